@@ -1,0 +1,44 @@
+# One virtual environment, made when pyproject.toml or constraints.txt change; every target sets up what it needs.
+PYTHON ?= python3
+VENV   ?= .venv
+STAMP  := $(VENV)/.stamp-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+BIN    := $(VENV)/bin
+DEMO   ?= demo-store
+
+# torch and FAISS bring an OpenMP each; idle threads that spin make both slower on a busy machine
+export OMP_WAIT_POLICY ?= passive
+export GOMP_SPINCOUNT ?= 0
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test lint bench format clean
+help:
+	@echo "make demo    set up, then run the whole journey on a catalogue the project draws itself"
+	@echo "make test    set up, then run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   speed against the parts we build on and against peers, as ratios"
+	@echo "make clean   remove the virtual environment and caches"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Dualview needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@echo "Setting up $(VENV) (about 6 GB with torch; a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@rm -f $(VENV)/.stamp-* && touch $@
+
+demo: $(STAMP)
+	@$(BIN)/dualview demo $(DEMO)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.run
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
