@@ -1,0 +1,24 @@
+"""`dualview runs`: list what was trained."""
+
+from __future__ import annotations
+
+from dualview.commands.common import AsJson, StorePath
+
+
+def run(store: StorePath, json: AsJson = False) -> None:
+    """List the runs of a store, newest first, with their validation and (where opened) test figures."""
+    from dualview import console
+    from dualview.commands.common import open_store
+    from dualview.training import run_rows
+
+    rows = run_rows(open_store(store))
+    if json:
+        console.as_json(rows)
+        return
+    console.table(
+        None,
+        ["run", "release", "epochs", "best", "valid NDCG@10", "test NDCG@10", "test HR@10", "promoted"],
+        [list(row.values()) for row in rows],
+    )
+    if not rows:
+        console.say(f"no runs yet; next: dualview train {store}")

@@ -1,0 +1,202 @@
+"""What the commands print: tables on a terminal, JSON where asked, progress with rate and time left.
+
+Results go to stdout, everything else (progress, notes, errors) to stderr, so that output can be piped. Away from a
+terminal progress is a quiet log line every ten seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+QUIET_SECONDS = 10.0
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str | None = None) -> None:
+    """Print rows; numbers are right-aligned, texts shortened to the terminal's width."""
+    listed = [list(row) for row in rows]
+    view = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    for place, name in enumerate(columns):
+        numeric = bool(listed) and all(isinstance(row[place], int | float) or row[place] is None for row in listed)
+        view.add_column(name, justify="right" if numeric else "left", overflow="ellipsis", no_wrap=numeric)
+    for row in listed:
+        view.add_row(*[cell(value) for value in row])
+    out.print(view)
+    if note:
+        out.print(f"[dim]{escape(note)}[/dim]")
+
+
+def cell(value: object) -> str:
+    if value is None:
+        return "[dim]-[/dim]"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return escape(", ".join(str(part) for part in value))
+    return escape(str(value))
+
+
+def as_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def say(message: str) -> None:
+    """A line for the person at the terminal; never part of the result."""
+    err.print(escape(message), highlight=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    err.print(f"[yellow]note:[/yellow] {escape(message)}", highlight=False, soft_wrap=True)
+
+
+def failure(message: str, remedy: str | None) -> None:
+    err.print(f"[red]error:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    if remedy:
+        err.print(f"  [bold]what to do:[/bold] {escape(remedy)}", highlight=False, soft_wrap=True)
+
+
+def megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:,.1f} MB"
+
+
+class Progress:
+    """Progress of one or several labelled steps: `start(label, total)`, `advance(n)`, `done()`; also a context manager."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._label = ""
+        self._total: int | None = None
+        self._count = 0
+        self._begun = self._told = 0.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.done()
+
+    def start(self, label: str, total: int | None = None) -> None:
+        self.done()
+        self._label, self._total, self._count = label, total, 0
+        self._begun = self._told = time.monotonic()
+        if err.is_terminal:
+            self._bar = _bar()
+            self._bar.start()
+            self._task = self._bar.add_task(label, total=total)
+
+    def advance(self, n: int = 1) -> None:
+        self._count += n
+        if self._bar is not None:
+            self._bar.advance(self._task, n)
+            return
+        now = time.monotonic()
+        if now - self._told >= QUIET_SECONDS:
+            self._told = now
+            rate = self._count / max(now - self._begun, 1e-9)
+            of, left = "", ""
+            if self._total:
+                of = f" of {self._total:,}"
+                left = f", {max(self._total - self._count, 0) / max(rate, 1e-9):.0f} s left"
+            say(f"{self._label}: {self._count:,}{of} ({rate:,.0f}/s{left})")
+
+    def done(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
+    def __call__(self, done: int, total: int | None, label: str) -> None:
+        """The same as a callback of absolute counts."""
+        if label != self._label:
+            self.start(label, total)
+        self.advance(done - self._count)
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+    )
+
+
+def brief(value: object, width: int = 60) -> object:
+    """A value as it fits a table: long lists as `[0.12, -0.03, ...] (384)`, long texts cut."""
+    if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
+        return f"[{', '.join(f'{v:.3f}' for v in value[:3])}, ...] ({len(value)})"
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if isinstance(value, str) and len(value) > width:
+        return value[: width - 1] + "…"
+    return value
+
+
+def report(facts: dict[str, Any], title: str) -> None:
+    """Nested counts as two columns."""
+    rows: list[list[object]] = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += [[f"{key} · {name}".replace("_", " "), part] for name, part in value.items()]
+        elif not isinstance(value, list):
+            rows.append([key.replace("_", " "), round(value, 2) if isinstance(value, float) else value])
+    table(title, ["", ""], rows)
+
+
+def ranking(found: Any) -> None:
+    """Print an Arrow table of ranked items: place, id, score, then the catalogue's own columns, briefly."""
+    names = found.column_names
+    rows = [
+        [place, *[brief(value, 40) for value in row.values()]] for place, row in enumerate(found.to_pylist(), start=1)
+    ]
+    table(None, ["#", *names], rows, note=None if rows else "nothing found")
+
+
+class EpochLog:
+    """Prints a line an epoch while a model trains."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._header = False
+
+    def __enter__(self) -> EpochLog:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        if self.quiet:
+            return
+        if not self._header:
+            say(f"{'epoch':>5}  {'loss':>8}  {'NDCG@10':>8}  {'seconds':>8}  (validation)")
+            self._header = True
+        ndcg = row.get("valid_ndcg@10")
+        shown = f"{ndcg:8.4f}" if ndcg is not None else " " * 8
+        say(f"{row['epoch']:5d}  {row['loss']:8.4f}  {shown}  {row['seconds']:8.1f}{'  best' if row.get('best') else ''}")
