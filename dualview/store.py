@@ -1,0 +1,119 @@
+"""`Store` as users meet it: the feature store plus the verbs of the upper floors, each loaded when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featurestore import store as ground
+from featurestore.errors import BadInput, did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ingest.load import IngestReport
+    from ingest.materialize import MaterializeReport
+
+PRESETS = ("offline", "small", "paper")
+
+
+def preset_toml(name: str) -> str:
+    """Text of a preset's features.toml. Raises BadInput for an unknown name."""
+    if name not in PRESETS:
+        raise BadInput(f"unknown preset '{name}'", remedy=did_you_mean(name, PRESETS))
+    return (resources.files("dualview") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+class Store(ground.Store):
+    """A folder of LanceDB tables with the features computed from them. See `featurestore.store.Store` for reading.
+
+    >>> store = Store.create("shop", preset="offline")            # doctest: +SKIP
+    >>> store.ingest("items.csv", interactions="events.csv")      # doctest: +SKIP
+    >>> store.materialize(); store.publish()                      # doctest: +SKIP
+    >>> store.similar("B00123", where="price < 20")               # doctest: +SKIP
+    """
+
+    @classmethod
+    def create(  # type: ignore[override]
+        cls, root: str | Path, features_toml: str | None = None, *, preset: str = "offline"
+    ) -> Store:
+        """Make an empty store.
+
+        root: folder to make. features_toml: text of a features.toml; without it, the preset's
+        ("offline" needs no downloads, "small" a small text and a CLIP model, "paper" larger ones).
+
+        Raises BadInput for an unknown preset, Conflict where the folder holds something else already.
+        """
+        made = super().create(root, preset_toml(preset) if features_toml is None else features_toml)
+        assert isinstance(made, Store)
+        return made
+
+    def ingest(
+        self,
+        items: Any = None,
+        interactions: Any = None,
+        *,
+        mapping: str | Path | None = None,
+        images_root: str | Path | None = None,
+        remove_missing: bool = False,
+        replace_interactions: bool = False,
+        keep_images: bool = False,
+        wait: float | None = None,
+        progress: Callable[[int, int | None, str], None] | None = None,
+    ) -> IngestReport:
+        """Read a catalogue and a log: a path (csv, jsonl, parquet, folder of images), an Arrow table or a pandas frame."""
+        from ingest.load import ingest
+
+        return ingest(
+            self,
+            items,
+            interactions,
+            mapping=mapping,
+            images_root=images_root,
+            remove_missing=remove_missing,
+            replace_interactions=replace_interactions,
+            keep_images=keep_images,
+            wait=wait,
+            progress=progress,
+        )
+
+    def materialize(self, features: Sequence[str] | None = None, **options: Any) -> MaterializeReport:
+        """Compute whatever is not current; see `ingest.materialize.materialize`."""
+        from ingest.materialize import materialize
+
+        return materialize(self, features, **options)
+
+    def similar(
+        self,
+        item: str | None = None,
+        *,
+        text: str | None = None,
+        image: str | Path | None = None,
+        feature: str | None = None,
+        where: str | None = None,
+        k: int = 10,
+        release: str = "latest",
+        device: str = "auto",
+    ) -> pa.Table:
+        """The k nearest items to an item, a text or a picture; exactly one of the three is given.
+
+        Returns item_id, score (cosine) and the catalogue's columns, best first. Without `feature`, one is chosen
+        that the query fits: for a text a feature whose model reads text, for a picture one whose model sees.
+        """
+        from featurestore.search import similar
+
+        given = [name for name, value in (("item", item), ("text", text), ("image", image)) if value is not None]
+        if len(given) != 1:
+            raise BadInput(
+                f"similar takes one of item, text or image, got {' and '.join(given) or 'none'}",
+                remedy="give an ITEM_ID, or --text WORDS, or --image FILE",
+            )
+        served = self.release(release)
+        if item is not None:
+            return similar(served, item=item, feature=feature, where=where, k=k)
+        from ingest.encode.query import embed_query
+
+        vector, chosen = embed_query(self, served, text=text, image=image, feature=feature, device=device)
+        return similar(served, vector=vector, feature=chosen, where=where, k=k)
