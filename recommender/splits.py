@@ -76,6 +76,10 @@ class Split:
         rows = self.rows(which)
         return self.log.items[rows[rows >= 0]].astype(np.int64)
 
+    def history(self, users: Int64, which: Which) -> tuple[Int64, Int64]:
+        """(first, last) event rows, last exclusive, of what each user did before that target."""
+        return self.log.offsets[users], self.rows(which)[users]
+
     def tied(self, which: Which) -> Int64:
         """Users whose target has the same time as the event before or after it: input order decided which is
         asked."""
