@@ -113,7 +113,7 @@ def evaluate(
     users: Int64 | None = None,
     lists: bool = True,
     head_share: float = HEAD_SHARE,
-    memory_mb: float = 64,
+    memory_mb: float = 32,
 ) -> Result:
     """Rank each user's target against all items of the log's vocabulary.
 
@@ -185,7 +185,7 @@ def sampled(
     ks: Sequence[int] = (5, 10),
     *,
     head_share: float = HEAD_SHARE,
-    memory_mb: float = 64,
+    memory_mb: float = 32,
 ) -> Result:
     """Rank each user's target among the negatives drawn for that user (protocols named 1:100, 1:20).
 
@@ -229,7 +229,8 @@ def sampled(
         which=which,
         protocol=f"SAMPLED 1:{n}, not comparable with full ranking: the target among {n} items drawn "
         f"uniformly (seed {negatives.seed}), none of them in the user's train, validation or test events; "
-        f"equal scores by item id; {split.description}; head: the {head_share:.0%} of items with most training events",
+        f"equal scores by item id; {split.description}; "
+        f"head: the {head_share:.0%} of items with most training events",
         metrics=overall,
         groups=_groups(split, targets, target_row - first, ranks, ks, head_share),
         users=users,
