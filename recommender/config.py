@@ -1,0 +1,176 @@
+"""Everything that decides how a model is trained: one frozen, typed object with one comment a field.
+
+A run keeps it resolved in `config.json`. Unknown names are refused with the nearest known one, since a
+misspelt option that reads as its default would spoil a table in silence. What does not change the result
+(device, threads) is not in here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from featurestore.errors import BadInput, did_you_mean
+
+ID = "id"  # in `items`: the learned vector of an item
+
+
+class Config(BaseModel):
+    """How to train one recommender.
+
+    `Config.of(width=128)`; `Config.model_fields` has name, default and meaning of each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # the model
+    backbone: Literal["sasrec"] = Field("sasrec", description="sequence model")
+    items: str = Field(
+        "id", description="what an item is: id, a feature's name, or several joined by + (id+text+image)"
+    )
+    width: int = Field(64, ge=1, description="size of item and user vectors")
+    layers: int = Field(2, ge=1, description="layers of the backbone")
+    heads: int = Field(2, ge=1, description="attention heads; must divide width")
+    inner: int | None = Field(
+        None, ge=1, description="width of the feed-forward part; none: the same as width"
+    )
+    length: int = Field(200, ge=1, description="latest events of a user that the model sees")
+    dropout: float = Field(
+        0.2, ge=0, lt=1, description="share of values dropped after the input and after each part"
+    )
+    attention_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of attention weights dropped; slow on a CPU"
+    )
+    causal: bool = Field(
+        True, description="each event sees only earlier ones; false as in some published code"
+    )
+    cosine: bool = Field(False, description="score by cosine / temperature instead of by dot product")
+    temperature: float = Field(0.07, gt=0, description="used with cosine only")
+
+    # items from stored features
+    adapter: Literal["linear", "mlp"] = Field(
+        "mlp", description="from a stored vector to width: linear, or GELU + LayerNorm"
+    )
+    scaling: Literal["none", "standard", "whiten"] = Field(
+        "whiten",
+        description="of stored vectors: as they are, unit variance a dimension, or decorrelated",
+    )
+    scaling_dim: int = Field(128, ge=1, description="with whiten, keep so many leading directions")
+    feature_scale: float = Field(
+        0.1, gt=0, description="first value of the learned scale on the feature side"
+    )
+    feature_dropout: float = Field(0.0, ge=0, lt=1, description="share of values dropped inside the adapter")
+    id_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of items that lose their id in a step, so that new items work"
+    )
+    id_init: Literal["normal", "pca"] = Field(
+        "normal", description="first id vectors: random, or PCA of the features"
+    )
+    gate: Literal["none", "count"] = Field(
+        "none", description="count: shrink the id of items that training saw rarely"
+    )
+
+    # what is learnt
+    loss: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
+        "softmax", description="softmax is over all items"
+    )
+    negatives: int = Field(256, ge=1, description="sampled items a step (softmax needs none)")
+    share_negatives: bool = Field(
+        True, description="one sample for the whole batch; false: one for every event"
+    )
+    negative_power: float = Field(0.0, ge=0, description="sample items by count to this power; 0 is uniform")
+    logq: bool = Field(
+        True, description="sampled softmax: correct for how likely each item was to be sampled"
+    )
+    calibration: float = Field(0.75, ge=0, le=1, description="gbce: 0 is plain bce, 1 fully calibrated")
+    head: Literal["float32", "bfloat16"] = Field(
+        "float32", description="type the softmax over all items is computed in"
+    )
+
+    # how it is fitted
+    batch: int = Field(128, ge=1, description="users a step")
+    windows: Literal["last", "random"] = Field(
+        "last", description="part of a long history an epoch learns from"
+    )
+    epochs: int = Field(200, ge=1, description="at most so many")
+    patience: int = Field(10, ge=1, description="validations without a new best after which to stop")
+    eval_every: int = Field(1, ge=1, description="epochs between validations")
+    lr: float = Field(1e-3, gt=0, description="learning rate of AdamW")
+    lr_ids: float | None = Field(None, gt=0, description="of the id table; none: lr")
+    lr_features: float | None = Field(None, gt=0, description="of the adapters; none: lr")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="on matrices of backbone and adapters")
+    weight_decay_ids: float = Field(0.0, ge=0, description="on the id table")
+    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate, over all epochs"
+    )
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient; none: any")
+    average: float = Field(
+        0.0, ge=0, lt=1, description="keep a moving average of the weights and validate that; 0: off"
+    )
+    seed: int = Field(0, ge=0, description="of every random choice")
+
+    # what it is fitted on
+    split: Literal["leave-one-out", "global-time"] = Field("leave-one-out", description="what is held out")
+    repeat: Literal["mask", "allow"] = Field(
+        "mask", description="items a user took before: out of validation's ranking, or in it"
+    )
+    k_core: tuple[int, int] | None = Field(
+        None, description="least events a user and an item must have, iterated"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name in given:
+                if name not in cls.model_fields:
+                    raise BadInput(
+                        f"unknown training option '{name}'", remedy=did_you_mean(str(name), cls.model_fields)
+                    )
+        return given
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Config:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
+        parts = self.parts
+        if not all(parts) or len(set(parts)) < len(parts):
+            raise ValueError(f"items '{self.items}' must name different things joined by +, such as id+text")
+        if self.id_init == "pca" and (ID not in parts or not self.features):
+            raise ValueError(f"id_init 'pca' needs both id and a feature in items, got '{self.items}'")
+        if not (0 <= self.betas[0] < 1 and 0 <= self.betas[1] < 1):
+            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
+        return self
+
+    @classmethod
+    def of(cls, **given: Any) -> Config:
+        """The same as the constructor, with every refusal as one BadInput that names the option."""
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            lines = []
+            for part in error.errors():
+                where = ".".join(str(step) for step in part["loc"]) or "options"
+                lines.append(f"{where}: {part['msg'].removeprefix('Value error, ')}")
+            raise BadInput(
+                "training options: " + "; ".join(lines), remedy="see `dualview train --options`"
+            ) from None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What `items` names, in order."""
+        return tuple(part.strip() for part in self.items.split("+"))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The stored features that `items` names."""
+        return tuple(part for part in self.parts if part != ID)
+
+    @property
+    def slug(self) -> str:
+        """What runs of this kind are called: `sasrec-id-text`."""
+        return re.sub(r"[^a-z0-9_.]+", "-", "-".join((self.backbone, *self.parts)).lower()).strip("-")

@@ -1,0 +1,35 @@
+"""From a release, or a bare log, to what training reads: a split and the stored vectors of its items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from featurestore.errors import BadInput
+from recommender.config import Config
+from recommender.events import EventLog, Strings, k_core
+from recommender.items import Vectors
+from recommender.splits import Split, global_time, leave_one_out
+
+
+def split_of(source: Any, config: Config) -> Split:
+    """The split that `config` names. source: a Split (taken as it is), an EventLog, or a Release."""
+    if isinstance(source, Split):
+        return source
+    log = source if isinstance(source, EventLog) else EventLog.from_release(source)
+    if config.k_core is not None:
+        log = k_core(log, *config.k_core)
+    if not len(log):
+        asked = f" after the {config.k_core} core" if config.k_core else ""
+        raise BadInput(
+            f"no interactions are left to learn from{asked}", remedy="ingest interactions, or lower k_core"
+        )
+    return global_time(log) if config.split == "global-time" else leave_one_out(log)
+
+
+def features_of(release: Any, config: Config, item_ids: Strings) -> dict[str, Vectors]:
+    """The stored vectors that `config.items` names, in the order of `item_ids`."""
+    found = {}
+    for name in config.features:
+        matrix = release.matrix(name)
+        found[name] = Vectors.aligned(matrix.ids, matrix.values, item_ids)
+    return found

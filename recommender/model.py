@@ -1,0 +1,125 @@
+"""A sequential recommender: an item tower under a backbone. User vector times item vector is the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, normalize
+
+from recommender import backbones, items
+from recommender.config import Config
+from recommender.items import FeaturesTower, Float32, IdTower, Vectors
+from recommender.sequences import Int64, Ints, Packed, pack
+from recommender.splits import Split, Which
+
+USERS = 256  # histories at a time when answering
+
+
+class SequentialModel(nn.Module):
+    """`tower` makes item vectors, `backbone` makes of a history's vectors what to score items with.
+
+    The score of item i for hidden h is h . v_i, or cos(h, v_i) / temperature; `user_vectors` and
+    `item_vectors` carry that already, so their dot product is the score in either case.
+    """
+
+    def __init__(
+        self,
+        tower: IdTower | FeaturesTower,
+        backbone: nn.Module,
+        *,
+        temperature: float | None = None,
+        length: int,
+    ):
+        super().__init__()
+        self.tower, self.backbone = tower, backbone
+        self.temperature, self.length = temperature, length
+
+    def forward(self, history: Packed) -> tuple[Tensor, Tensor]:
+        """Hidden (T, d) at each event, and item vectors (n, d), made once for inputs and scores alike."""
+        table = self.tower.all_items()
+        hidden: Tensor = self.backbone(embedding(history.items, table), history.lengths)
+        return self._hidden_side(hidden), self._item_side(table)
+
+    def _hidden_side(self, hidden: Tensor) -> Tensor:
+        return hidden if self.temperature is None else normalize(hidden, dim=-1) / self.temperature
+
+    def _item_side(self, table: Tensor) -> Tensor:
+        return table if self.temperature is None else normalize(table, dim=-1)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def item_vectors(self) -> Float32:
+        """(n_items, d) float32, row i belongs to item i of the vocabulary."""
+        was, _ = self.training, self.eval()
+        table = self._item_side(self.tower.all_items())
+        self.train(was)
+        return table.cpu().numpy().copy()
+
+    @torch.no_grad()
+    def new_item_vectors(self, features: Mapping[str, Vectors]) -> Float32:
+        """(k, d) float32 for items known by their features only, in the space of `item_vectors`."""
+        was, _ = self.training, self.eval()
+        table = self._item_side(self.tower.embed(features))
+        self.train(was)
+        return table.cpu().numpy().copy()
+
+    @torch.no_grad()
+    def user_vectors(
+        self, values: Ints, starts: Int64, ends: Int64, *, table: Tensor | None = None
+    ) -> Float32:
+        """(u, d) float32: for each history values[start:end] (item rows, oldest first, at least one), what to
+        score with.
+
+        table: what `tower.all_items()` gives, where the caller has it at hand.
+        """
+        was, _ = self.training, self.eval()
+        result = np.empty((len(starts), self.tower.out_dim), dtype=np.float32)
+        if len(starts):
+            table = self.tower.all_items() if table is None else table
+            order = np.argsort(ends - starts, kind="stable")  # like lengths together
+            for first in range(0, len(order), USERS):
+                users = order[first : first + USERS]
+                history = pack(values, starts[users], ends[users], self.length).to(self.device)
+                hidden = self.backbone(embedding(history.items, table), history.lengths)
+                result[users] = self._hidden_side(hidden[history.last]).cpu().numpy()
+        self.train(was)
+        return result
+
+
+def build(
+    config: Config, counts: npt.NDArray[np.int64], features: Mapping[str, Vectors] | None = None
+) -> SequentialModel:
+    """A new model. counts: (n_items,) training events. Weights come from torch's generator: seed it first."""
+    tower = items.build(config, counts, features or {})
+    backbone = backbones.build(config, tower.out_dim)
+    return SequentialModel(
+        tower, backbone, temperature=config.temperature if config.cosine else None, length=config.length
+    )
+
+
+def scorer(model: SequentialModel, split: Split, which: Which) -> Callable[[Int64], Float32]:
+    """`score(users (b,)) -> (b, n_items)` for `evaluate`: scores of all items, from the events before the
+    target.
+
+    Item vectors are made once, here: change the weights and make a new scorer.
+    """
+    items = model.item_vectors()
+    was, _ = model.training, model.eval()
+    with torch.no_grad():
+        table = model.tower.all_items()
+    model.train(was)
+
+    def score(users: Int64) -> Float32:
+        starts, ends = split.history(users, which)
+        asking = model.user_vectors(split.log.items, starts, ends, table=table)
+        scores: Float32 = asking @ items.T
+        return scores
+
+    return score

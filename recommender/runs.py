@@ -1,0 +1,266 @@
+"""Runs: what was trained, on what, and how it went. One folder each, with a readable name that is given only
+once.
+
+    runs/sasrec-id-003/  run.json         name, release, split and its hash, when
+                         config.json      every option, resolved
+                         items.json       the run's own vocabulary: item id of each row
+                         counts.npy       training events of each item
+                         history.jsonl    one line an epoch
+                         metrics.json     the best epoch by validation; what `evaluate` found
+                         environment.json versions and machine
+                         checkpoint/      last.safetensors (to go on), best.safetensors (to use)
+    runs/promoted.json   which run answers `recommend`
+
+A run holds the id vocabulary and the weights, but not the stored vectors it learnt from: those are the
+release's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore.errors import BadInput, NotFound, did_you_mean
+from featurestore.files import read_json, replacing, write_json, write_text
+from recommender.config import Config
+
+if TYPE_CHECKING:
+    from recommender.items import Vectors
+    from recommender.model import SequentialModel
+    from recommender.splits import Split
+
+FORMAT = 1
+LATEST = "latest"
+PROMOTED = "promoted.json"
+
+
+class Run:
+    """One folder under `runs/`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "run.json").exists():
+            raise NotFound(f"{self.folder} is not a run", remedy="list runs with `dualview runs STORE`")
+        if self.about["format"] > FORMAT:
+            raise BadInput(f"run {self.name} was written by a newer version", remedy="update dualview")
+
+    @classmethod
+    def begin(
+        cls, folder: str | Path, config: Config, split: Split, *, release: str | None, device: str = "cpu"
+    ) -> Run:
+        """Write everything that is known before the first step.
+
+        `run.json` comes last: with it the folder is a run.
+        """
+        folder = Path(folder)
+        (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", config.model_dump(mode="json"))
+        write_json(folder / "items.json", split.log.item_ids.tolist())
+        with replacing(folder / "counts.npy") as aside, aside.open("wb") as file:
+            np.save(file, split.counts, allow_pickle=False)
+        write_json(folder / "environment.json", environment(device))
+        about = {
+            "format": FORMAT,
+            "name": folder.name,
+            "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "release": release,
+            "split": {
+                "name": split.name,
+                "hash": split.hash,
+                "description": split.description,
+                **split.numbers(),
+            },
+        }
+        write_json(folder / "run.json", about)
+        return cls(folder)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        result: dict[str, Any] = read_json(self.folder / "run.json")
+        return result
+
+    @property
+    def release(self) -> str | None:
+        """Name of the release it learnt from; None where a bare log was given."""
+        name: str | None = self.about["release"]
+        return name
+
+    @property
+    def split_hash(self) -> str:
+        value: str = self.about["split"]["hash"]
+        return value
+
+    @property
+    def created(self) -> str:
+        """UTC, ISO 8601."""
+        value: str = self.about["created"]
+        return value
+
+    @cached_property
+    def config(self) -> Config:
+        return Config.of(**read_json(self.folder / "config.json"))
+
+    @cached_property
+    def item_ids(self) -> npt.NDArray[np.str_]:
+        """(n_items,) the item id of each row."""
+        return np.array(read_json(self.folder / "items.json"), dtype=np.str_)
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(n_items,) training events of each item."""
+        values: npt.NDArray[np.int64] = np.load(self.folder / "counts.npy", allow_pickle=False)
+        return values
+
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch, oldest first."""
+        path = self.folder / "history.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        write_text(self.folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def metrics(self) -> dict[str, Any]:
+        """{"best_epoch": 32, "epochs": 42, "finished": true, "valid": {...}, later "test": {...}}; empty
+        before the first.
+        """
+        path = self.folder / "metrics.json"
+        result: dict[str, Any] = read_json(path) if path.exists() else {}
+        return result
+
+    def write_metrics(self, **parts: Any) -> None:
+        """Set or replace parts of metrics.json, such as test={"ndcg@10": .17}."""
+        write_json(self.folder / "metrics.json", self.metrics() | parts)
+
+    def summary(self) -> dict[str, Any]:
+        """What a list of runs shows of one."""
+        found = self.metrics()
+        return {
+            "run": self.name,
+            "release": self.release,
+            "epochs": found.get("epochs", 0),
+            "best_epoch": found.get("best_epoch"),
+            "finished": found.get("finished", False),
+            **{f"valid_{name}": value for name, value in found.get("valid", {}).items()},
+        }
+
+    def load_model(
+        self, *, features: Mapping[str, Vectors] | None = None, device: str = "cpu"
+    ) -> SequentialModel:
+        """The model of the best epoch, ready to answer.
+
+        features: the stored vectors it learnt from, over `item_ids` in that order. Without them they are read
+        from the run's own release, two folders up.
+        """
+        from recommender import checkpoint, data, model
+
+        if features is None and self.config.features:
+            features = data.features_of(self._release(), self.config, self.item_ids)
+        built = model.build(self.config, self.counts, features)
+        tensors, _ = checkpoint.load(self.folder / "checkpoint" / checkpoint.BEST)
+        built.load_state_dict(checkpoint.under("model", tensors))
+        return built.to(device).eval()
+
+    def _release(self) -> Any:
+        if self.release is None:
+            raise BadInput(
+                f"run {self.name} learnt from features that no release keeps",
+                remedy="pass them: load_model(features={name: Vectors})",
+            )
+        from featurestore import release
+
+        return release.open(self.folder.parent.parent, self.release)
+
+
+def allot(store_root: str | Path, slug: str) -> Path:
+    """Make the folder of a new run, `runs/SLUG-NNN`, one past the highest number of that slug.
+
+    Safe among processes.
+    """
+    home = Path(store_root) / "runs"
+    home.mkdir(parents=True, exist_ok=True)
+    shape = re.compile(re.escape(slug) + r"-(\d+)")
+    while True:
+        numbers = [int(match[1]) for path in home.iterdir() if (match := shape.fullmatch(path.name))]
+        folder = home / f"{slug}-{max(numbers, default=0) + 1:03d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue  # another process took the number
+        return folder
+
+
+def list_runs(store_root: str | Path) -> list[Run]:
+    """Every run of a store, newest first."""
+    home = Path(store_root) / "runs"
+    folders = [path.parent for path in home.glob("*/run.json")]
+    return sorted((Run(folder) for folder in folders), key=lambda run: (run.created, run.name), reverse=True)
+
+
+def open_run(store_root: str | Path, name: str) -> Run:
+    """A run by its name, or "latest"."""
+    found = list_runs(store_root)
+    for run in found:
+        if name in (run.name, LATEST):
+            return run
+    hint = (
+        did_you_mean(name, [run.name for run in found])
+        if found
+        else "nothing was trained yet: `dualview train STORE`"
+    )
+    raise NotFound(f"there is no run '{name}'", remedy=hint)
+
+
+def promote(store_root: str | Path, name: str) -> Run:
+    """Make a run the one that `recommend` uses. It must have weights to use."""
+    run = open_run(store_root, name)
+    if not (run.folder / "checkpoint" / "best.safetensors").exists():
+        raise BadInput(
+            f"run {run.name} has no validated weights yet", remedy="let it train for an epoch first"
+        )
+    write_json(Path(store_root) / "runs" / PROMOTED, {"run": run.name, "at": datetime.now(UTC).isoformat()})
+    return run
+
+
+def promoted(store_root: str | Path) -> Run | None:
+    """The promoted run, or None where none was chosen."""
+    path = Path(store_root) / "runs" / PROMOTED
+    return open_run(store_root, read_json(path)["run"]) if path.exists() else None
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and machine, for the record; none of it is hashed."""
+    import torch
+
+    packages = ("dualview", "numpy", "pyarrow", "safetensors")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        **{name: _version(name) for name in packages},
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
