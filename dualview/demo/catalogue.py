@@ -9,9 +9,8 @@ Every product has hidden attributes, drawn independently of one another and each
     appeal                      a number     in neither: how well a product sells by itself
     launch_day                  a number     in neither: the day of the log on which it is first for sale
 
-Picture and words are made by two functions that are not given the other's attributes (`drawing.render`, `describe`)
-and by two streams of random numbers, so a leak would need more than an oversight.
-"""
+Picture and words are made by two functions that are not given the other's attributes (`drawing.render`,
+`describe`) and by two streams of random numbers, so a leak would need more than an oversight."""
 
 from __future__ import annotations
 
@@ -45,9 +44,9 @@ class CatalogueSettings:
     seed: int = 0
     px: int = 144  # side of a picture
     no_picture: float = 0.03  # share of items without a picture
-    no_description: float = 0.06  # share of items with a title only
+    no_description: float = 0.03  # share of items with a title only
     sequel: float = 0.9  # share of descriptions with a second sentence about the theme
-    remark: float = 0.45  # share of descriptions with a sentence that has nothing to do with it
+    remark: float = 0.35  # share of descriptions with a sentence that has nothing to do with it
     appeal_spread: float = 0.8  # standard deviation of log appeal: the long tail
     days: int = 180  # length of the log
     late: float = 0.04  # share of items launched in the last `late_days`
@@ -122,7 +121,7 @@ def describe(
 
     kind = words.KINDS[category]
     brand, name = one(words.BRANDS), one(kind.names)
-    title = one(words.TITLES).format(title=one(theme.titles), kind=name, brand=brand)
+    title = one(words.TITLES).format(title=one(theme.titles), kind=name, brand=brand, d=one(theme.doings))
 
     a, b, c, e = (theme.things[k] for k in rng.permutation(len(theme.things))[:4])
     d, d2 = (theme.doings[k] for k in rng.permutation(len(theme.doings))[:2])

@@ -1,8 +1,8 @@
 """Paints one product: outline, palette and pattern in, a small picture out.
 
-`render` takes no theme, no words and no factory, so none of them can leak into a picture. Nuisance is drawn on
-purpose: outline, size, place, tilt, mirroring, wavelength, phase and angle of the pattern, backdrop, light and the
-exact hues differ from picture to picture of one style.
+`render` takes no theme, no words and no factory, so none of them can leak into a picture. Nuisance is drawn
+on purpose: outline, size, place, tilt, mirroring, wavelength, phase and angle of the pattern, backdrop, light
+and the exact hues differ from picture to picture of one style.
 
 Outlines are drawn four times too large, patterns twice, and averaged down.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import colorsys
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from dualview.demo.shapes import SHAPES, Layer, Points
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]  # float32
 
 PALETTES: dict[str, tuple[str, str, str]] = {  # name -> ground, figure, accent
     "terracotta": ("#C8553D", "#F6E3C5", "#4F8A8B"),
@@ -69,12 +69,13 @@ def render(category: str, palette: str, pattern: str, rng: np.random.Generator, 
 
 
 def _outline(category: str, rng: np.random.Generator, px: int) -> tuple[Image, float, NDArray[np.float64]]:
-    """Labels (4 px, 4 px) of what covers each point, the mirroring, and the 2x2 matrix from picture to product."""
+    """Labels (4 px, 4 px) of what covers each point, the mirroring, and the 2x2 matrix from picture to
+    product."""
     from PIL import Image, ImageDraw
 
     parts = SHAPES[category](rng)
     tilt = np.deg2rad(np.clip(rng.normal(0, 4.5), -11, 11))
-    size = rng.uniform(0.86, 1.12) * np.array([rng.uniform(0.94, 1.06), 1.0])
+    size = rng.uniform(0.92, 1.14) * np.array([rng.uniform(0.94, 1.06), 1.0])
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     to_picture = turn @ np.diag(size * (mirror, 1.0))
@@ -157,12 +158,12 @@ def _jittered(colour: str, rng: np.random.Generator, hue: float = 0.012) -> Fiel
 
 def _edge(distance: Field, soft: np.float32) -> Field:
     """1 where `distance` is negative, 0 where it is positive, smooth between."""
-    return np.clip(np.float32(0.5) - distance * soft, 0, 1)
+    return np.asarray(np.clip(np.float32(0.5) - distance * soft, 0, 1))
 
 
 def _saw(t: Field) -> Field:
     """Distance to the nearest integer, with its sign: -0.5 to 0.5."""
-    return t - np.round(t)
+    return np.asarray(t - np.round(t))
 
 
 def _cover(labels: Image, layer: Layer) -> Field:
@@ -173,7 +174,9 @@ def _cover(labels: Image, layer: Layer) -> Field:
 
 def _halved(values: Field) -> Field:
     """Mean over blocks of two by two points."""
-    return (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) * np.float32(0.25)
+    return np.asarray(
+        (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) * np.float32(0.25)
+    )
 
 
 @lru_cache(maxsize=4)

@@ -1,13 +1,14 @@
 """Outlines of the ten kinds of product, each a little different every time it is drawn.
 
-A product is a list of parts, drawn in order, later ones over earlier ones. A part is a polygon in the product's own
-frame (x to the right, y down, both about -0.8 to 0.8) and the layer that says what it is painted with.
-"""
+A product is a list of parts, drawn in order, later ones over earlier ones. A part is a polygon in the
+product's own frame (x to the right, y down, both about -0.8 to 0.8) and the layer that says what it is
+painted with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def mug(rng: np.random.Generator) -> list[Part]:
         (-w * taper * 0.8, h),
         (0.0, h + lip * 0.6),
     ]
-    outline = spline(side + [(-x, y) for x, y in reversed(side[:-1])], closed=False)
+    outline = spline(side + [(-x, y) for x, y in reversed(side[:-1])])
     reach, top, low = rng.uniform(0.26, 0.36), -h * 0.6, h * rng.uniform(0.35, 0.65)
     handle = spline([(w * 0.9, top), (w + reach, top * 0.8), (w + reach * 0.95, low * 0.6), (w * 0.85, low)])
     return [
@@ -72,7 +73,6 @@ def bag(rng: np.random.Generator) -> list[Part]:
     y0 = 0.72 - 2 * h
     body = spline(
         [(-w * top, y0), (-w, 0.66), (-w * 0.93, 0.74), (w * 0.93, 0.74), (w, 0.66), (w * top, y0)],
-        closed=False,
         tension=0.85,
     )
     arch, gap = rng.uniform(0.34, 0.5), w * rng.uniform(0.42, 0.6)
@@ -116,7 +116,7 @@ def bottle(rng: np.random.Generator) -> list[Part]:
         (-w, 0.66),
         (-w * 0.86, 0.76),
     ]
-    outline = spline(side + [(-x, y) for x, y in reversed(side)], closed=False, tension=0.7)
+    outline = spline(side + [(-x, y) for x, y in reversed(side)], tension=0.7)
     low = rng.uniform(0.46, 0.58)
     parts = [
         Part(Layer.BODY, outline),
@@ -158,18 +158,20 @@ def shirt(rng: np.random.Generator) -> list[Part]:
     neck = spline([(-0.17, -0.67), (0.0, -0.67 + rng.uniform(0.14, 0.26)), (0.17, -0.67)])
     cuff = [np.array(half[2]), np.array(half[3])]
     parts = [Part(Layer.BODY, outline), Part(Layer.DEEP, neck), Part(Layer.TRIM, stroke(neck, 0.055))]
-    for sign in (1.0, -1.0):
-        parts.append(Part(Layer.TRIM, stroke(np.array(cuff) * (sign, 1.0), 0.06)))
-    return parts
+    mirrored = np.array([-1.0, 1.0])
+    return [
+        *parts,
+        *(Part(Layer.TRIM, stroke(side, 0.06)) for side in (np.array(cuff), np.array(cuff) * mirrored)),
+    ]
 
 
 def umbrella(rng: np.random.Generator) -> list[Part]:
     w, rise, ribs = rng.uniform(0.68, 0.8), rng.uniform(0.56, 0.72), int(rng.integers(4, 7))
     arc = np.linspace(np.pi, 2 * np.pi, 40)
-    dome = np.stack([w * np.cos(arc), rise * np.sin(arc)], axis=1) + (0, -0.02)
+    dome = np.stack([w * np.cos(arc), rise * np.sin(arc)], axis=1) - np.array([0, 0.02])
     hem: list[Points] = []
     knots = np.linspace(w, -w, ribs + 1)
-    for a, b in zip(knots[:-1], knots[1:], strict=True):
+    for a, b in pairwise(knots):
         t = np.linspace(0, 1, 10)
         hem.append(np.stack([a + (b - a) * t, -0.02 - 0.085 * np.sin(np.pi * t)], axis=1))
     stick = np.array([(0.0, -rise - 0.12), (0.0, 0.62)])
@@ -200,21 +202,17 @@ def notebook(rng: np.random.Generator) -> list[Part]:
 
 def shoe(rng: np.random.Generator) -> list[Part]:
     ankle, toe, tongue = rng.uniform(-0.58, -0.3), rng.uniform(-0.02, 0.14), rng.uniform(-0.14, 0.02)
-    upper = spline(
-        [(-0.74, 0.34), (-0.76, 0.0), (-0.7, ankle), (-0.3, ankle + 0.02), (tongue, ankle + 0.22), (0.36, toe), (0.68, toe + 0.1),
-         (0.8, 0.34)], closed=False, tension=0.9)  # fmt: skip
+    back = [(-0.74, 0.34), (-0.76, 0.0), (-0.7, ankle), (-0.3, ankle + 0.02)]
+    front = [(tongue, ankle + 0.22), (0.36, toe), (0.68, toe + 0.1), (0.8, 0.34)]
+    upper = spline(back + front, tension=0.9)
     sole = rectangle(-0.8, 0.32, 0.84, 0.32 + rng.uniform(0.12, 0.19))
-    toecap = spline([(0.5, 0.34), (0.5, toe + 0.06), (0.68, toe + 0.1), (0.8, 0.34)], closed=False)
-    heel = spline(
-        [(-0.745, 0.34), (-0.76, 0.0), (-0.74, ankle * 0.4), (-0.5, 0.1), (-0.5, 0.34)], closed=False
-    )
+    toecap = spline([(0.5, 0.34), (0.5, toe + 0.06), (0.68, toe + 0.1), (0.8, 0.34)])
+    heel = spline([(-0.745, 0.34), (-0.76, 0.0), (-0.74, ankle * 0.4), (-0.5, 0.1), (-0.5, 0.34)])
     parts = [Part(Layer.BODY, upper), Part(Layer.TRIM, toecap), Part(Layer.TRIM, heel)]
     start, end = np.array((-0.26, ankle + 0.12)), np.array((0.26, toe - 0.02))
     for t in np.linspace(0.15, 0.95, 4):
-        middle = start + (end - start) * t
-        parts.append(
-            Part(Layer.PLAIN, stroke(np.array([middle + (-0.07, 0.1), middle + (0.05, -0.05)]), 0.04))
-        )
+        lace = start + (end - start) * t + np.array([(-0.07, 0.1), (0.05, -0.05)])
+        parts.append(Part(Layer.PLAIN, stroke(lace, 0.04)))
     return [*parts, Part(Layer.PLAIN, sole)]
 
 
@@ -232,12 +230,10 @@ SHAPES: dict[str, Callable[[np.random.Generator], list[Part]]] = {
 }
 
 
-def spline(
-    points: list[tuple[float, float]], *, closed: bool = False, tension: float = 0.5, steps: int = 10
-) -> Points:
+def spline(points: list[tuple[float, float]], *, tension: float = 0.5, steps: int = 10) -> Points:
     """Points on a Catmull-Rom curve through `points`; tension 1 gives straight lines, 0.5 the usual curve."""
     p = np.asarray(points, dtype=np.float64)
-    padded = np.concatenate([p[-1:], p, p[:2]]) if closed else np.concatenate([p[:1], p, p[-1:]])
+    padded = np.concatenate([p[:1], p, p[-1:]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
     a, b, c, d = padded[:-3, None], padded[1:-2, None], padded[2:-1, None], padded[3:, None]
     slack = 1 - tension
@@ -248,8 +244,7 @@ def spline(
         + (3 * t**2 - 2 * t**3) * c
         + (t**3 - t**2) * m1
     )
-    flat = curve.reshape(-1, 2)
-    return flat if closed else np.concatenate([flat, p[-1:]])
+    return np.concatenate([curve.reshape(-1, 2), p[-1:]])
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
