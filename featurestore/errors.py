@@ -72,7 +72,7 @@ class ModelUnavailable(DualviewError):
 
 @dataclass(frozen=True)
 class CellError:
-    """Why one item has no value: stored in its row (`error_code`, `error_message`), retried up to three times if transient."""
+    """Why one item has no value: stored in its row, and retried up to three times if transient."""
 
     code: str
     message: str

@@ -1,0 +1,115 @@
+"""One writer a store: a lock of the operating system, which the kernel frees when its holder dies.
+
+The lock itself says nothing; beside it `writer.json` names the holder for whoever finds the store taken.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from featurestore import files
+from featurestore.errors import Conflict
+
+POLL_SECONDS = 0.1
+_HELD: dict[
+    Path, tuple[int, int]
+] = {}  # root -> (owning thread, depth), for calls inside calls of one process
+_GUARD = threading.Lock()
+
+
+class WriterLock:
+    """The writer's lock of the store at `root`."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).resolve()
+
+    @contextmanager
+    def hold(self, verb: str, wait: float | None = None) -> Iterator[None]:
+        """Hold the lock while the block runs. Re-entrant within a thread.
+
+        wait: seconds to wait for another holder; None or 0 refuses at once.
+        Raises Conflict that names the holder (host, process, verb, since when).
+        """
+        if self._enter_again():
+            try:
+                yield
+            finally:
+                self._leave()
+            return
+        handle = os.open(self.root / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._take(handle, wait)
+            with _GUARD:
+                _HELD[self.root] = (threading.get_ident(), 1)
+            try:
+                files.write_json(self.root / "writer.json", _describe(verb))
+                yield
+            finally:
+                (self.root / "writer.json").unlink(missing_ok=True)
+                with _GUARD:
+                    del _HELD[self.root]
+        finally:
+            os.close(handle)  # frees the lock
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who wrote `writer.json` last; it stays behind a holder that was killed."""
+        try:
+            found = files.read_json(self.root / "writer.json")
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _enter_again(self) -> bool:
+        with _GUARD:
+            owner, depth = _HELD.get(self.root, (0, 0))
+            if depth and owner == threading.get_ident():
+                _HELD[self.root] = (owner, depth + 1)
+                return True
+        return False
+
+    def _leave(self) -> None:
+        with _GUARD:
+            owner, depth = _HELD[self.root]
+            _HELD[self.root] = (owner, depth - 1)
+
+    def _take(self, handle: int, wait: float | None) -> None:
+        until = time.monotonic() + (wait or 0.0)
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise Conflict(
+                        self._taken(), remedy="wait for it to end, or give --wait SECONDS"
+                    ) from None
+                time.sleep(POLL_SECONDS)
+
+    def _taken(self) -> str:
+        who = self.holder()
+        if who is None:
+            return f"another process is writing to {self.root}"
+        return (
+            f"{self.root} is being written by '{who['verb']}' "
+            f"(process {who['pid']} of {who['user']} on {who['host']}, since {who['since']})"
+        )
+
+
+def _describe(verb: str) -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        user = str(os.getuid())
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "user": user, "since": since}
