@@ -1,0 +1,236 @@
+"""features.toml, the declaration that a person edits, and features.lock.json, what it was resolved to.
+
+    [features.text]
+    kind = "embed_text"
+    inputs = ["text"]           # the item's document; else names of columns, "image", or other features
+    encoder = "tfidf_svd"
+    dim = 128                   # every further key is an option of the encoder
+
+Definitions form a graph. The lock pins for each feature the recipe that is active, so that nothing has to be resolved,
+and no model or network is needed, to say what is current.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from featurestore import files
+from featurestore.errors import BadInput, NotFound, did_you_mean
+from featurestore.recipe import Recipe
+from featurestore.schema import IMAGE
+
+FILE = "features.toml"
+LOCK_FILE = "features.lock.json"
+FORMAT = 1
+DOCUMENT = "text"  # the input that means the item's whole text
+NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
+_OWN_KEYS = ("kind", "inputs", "encoder", "model", "publish", "description")
+
+
+class FeatureDef(BaseModel):
+    """One feature as declared. `options` are the keys that belong to the encoder, which checks them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    kind: str
+    inputs: list[str]
+    encoder: str
+    model: str | None = None
+    publish: bool = True
+    description: str = ""
+    options: dict[str, JsonValue] = {}
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """All features of a store, by name, as the file lists them."""
+
+    features: dict[str, FeatureDef]
+
+    def __iter__(self) -> Iterator[FeatureDef]:
+        return iter(self.features.values())
+
+    def get(self, name: str) -> FeatureDef:
+        """Raises NotFound with the nearest known name."""
+        if name not in self.features:
+            raise NotFound(f"there is no feature '{name}'", remedy=did_you_mean(name, self.features))
+        return self.features[name]
+
+    def upstream(self, name: str) -> list[str]:
+        """Names of the features that `name` reads. A feature's own name among its inputs means a column (or the text)."""
+        return [i for i in self.get(name).inputs if i in self.features and i not in (name, DOCUMENT, IMAGE)]
+
+    def ordered(self, wanted: list[str] | None = None) -> list[FeatureDef]:
+        """All features, or the wanted ones with all they read, each after what it reads."""
+        done: list[str] = []
+
+        def visit(name: str) -> None:
+            if name not in done:
+                for above in self.upstream(name):
+                    visit(above)
+                done.append(name)
+
+        for name in self.features if wanted is None else wanted:
+            visit(self.get(name).name)
+        return [self.features[name] for name in done]
+
+    def hash(self, name: str) -> str:
+        """Hash of what a definition and all it reads say about values; publish and description do not count."""
+        own = self.get(name).model_dump(mode="json", exclude={"publish", "description"})
+        return files.sha256_text(
+            files.canonical_json([own, [self.hash(above) for above in self.upstream(name)]])
+        )
+
+    @cached_property
+    def published(self) -> list[str]:
+        return [f.name for f in self if f.publish]
+
+
+def parse(text: str, source: str = FILE) -> Definitions:
+    """Read a features.toml. Raises BadInput that names the file, the line where it can, and the key."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(
+            f"{source}: {error}", remedy="correct the line; see https://toml.io for the notation"
+        ) from None
+    for key in raw:
+        if key not in ("format", "features"):
+            raise BadInput(
+                f"{source}{_line(text, key)}: unknown key '{key}'",
+                remedy=did_you_mean(key, ["format", "features"]),
+            )
+    if raw.get("format", FORMAT) != FORMAT:
+        raise BadInput(
+            f"{source}: format {raw['format']} is not known here",
+            remedy=f"this version reads format {FORMAT}",
+        )
+    tables = raw.get("features", {})
+    if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
+        raise BadInput(f"{source}: 'features' holds one table a feature", remedy="write [features.NAME]")
+    features = {name: _feature(name, table, text, source) for name, table in tables.items()}
+    definitions = Definitions(features)
+    _check_graph(definitions, source)
+    return definitions
+
+
+def read(path: Path) -> Definitions:
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 (byte {error.start})", remedy="save it as UTF-8") from None
+
+
+def _feature(name: str, table: dict[str, Any], text: str, source: str) -> FeatureDef:
+    where = f"{source}{_line(text, f'features.{name}')}, [features.{name}]"
+    if not NAME.fullmatch(name) or "__" in name:
+        raise BadInput(
+            f"{where}: '{name}' is no name for a feature", remedy="small letters, digits, single _ and ."
+        )
+    for key in ("kind", "inputs", "encoder"):
+        if key not in table:
+            near = [k for k in table if did_you_mean(k, [key]).startswith("did")]
+            said = f"rename '{near[0]}' to '{key}'" if near else f"write {key} = ..."
+            raise BadInput(f"{where}: '{key}' is missing", remedy=said)
+    own = {key: value for key, value in table.items() if key in _OWN_KEYS}
+    options = {key: value for key, value in table.items() if key not in _OWN_KEYS}
+    try:
+        feature = FeatureDef(name=name, options=options, **own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"{where}: {key}: {first['msg']} (got {first.get('input')!r})", remedy="correct the value"
+        ) from None
+    if not feature.inputs or len(set(feature.inputs)) != len(feature.inputs):
+        raise BadInput(
+            f"{where}: 'inputs' lists each thing it reads once", remedy='for instance inputs = ["text"]'
+        )
+    return feature
+
+
+def _check_graph(definitions: Definitions, source: str) -> None:
+    """No circle of features. Inputs that are no feature are columns, checked when the recipe is resolved."""
+    state: dict[str, int] = {}
+
+    def visit(name: str, path: list[str]) -> None:
+        if state.get(name) == 1:
+            circle = " -> ".join([*path[path.index(name) :], name])
+            raise BadInput(
+                f"{source}: features read each other in a circle: {circle}", remedy="break it at one input"
+            )
+        if name not in state:
+            state[name] = 1
+            for above in definitions.upstream(name):
+                visit(above, [*path, name])
+            state[name] = 2
+
+    for name in definitions.features:
+        visit(name, [])
+
+
+def _line(text: str, needle: str) -> str:
+    """`:LINE` of the first line that opens a table or key called `needle`, or nothing."""
+    pattern = re.compile(rf"^\s*\[?\s*{re.escape(needle)}\s*[\]=]")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if pattern.match(line):
+            return f":{number}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What a definition was resolved to. `fitted`: facts about the fit (when, on how many items), where there was one."""
+
+    definition_hash: str
+    recipe: Recipe
+    fitted: dict[str, Any] | None = None
+
+
+class Lock:
+    """features.lock.json. Written whole and atomically, under the writer's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Locked]:
+        if not self.path.exists():
+            return {}
+        raw = files.read_json(self.path)
+        return {
+            name: Locked(entry["definition_hash"], Recipe.model_validate(entry["recipe"]), entry["fitted"])
+            for name, entry in raw["features"].items()
+        }
+
+    def put(self, name: str, locked: Locked) -> None:
+        entries = self.read() | {name: locked}
+        self._write(entries)
+
+    def drop(self, name: str) -> None:
+        self._write({n: l for n, l in self.read().items() if n != name})
+
+    def _write(self, entries: dict[str, Locked]) -> None:
+        files.write_json(
+            self.path,
+            {
+                "format": FORMAT,
+                "features": {
+                    name: {
+                        "definition_hash": locked.definition_hash,
+                        "recipe_id": locked.recipe.id,
+                        "recipe": locked.recipe.canonical(),
+                        "fitted": locked.fitted,
+                    }
+                    for name, locked in entries.items()
+                },
+            },
+        )
