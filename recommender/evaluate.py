@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,16 @@ It must know by itself which history counts; for a model that is the events befo
 for."""
 
 Repeat = Literal["mask", "allow"]
+
+
+class Answers(Protocol):
+    """What is asked of a trained model: vectors whose dot product is the score."""
+
+    def item_vectors(self) -> npt.NDArray[np.float32]: ...
+
+    def user_vectors(self, values: Any, starts: Int64, ends: Int64) -> npt.NDArray[np.float32]: ...
+
+
 HEAD_SHARE = 0.2
 BYTES_A_SCORE = 16  # a float32 of the scorer, our copy, its negative, and comparisons
 
@@ -245,6 +255,24 @@ def sampled(
         seconds_scoring=scoring,
         extra={"negatives": n, "negatives_hash": negatives.hash, "seed": negatives.seed},
     )
+
+
+def scores_of(model: Answers, split: Split, which: Which) -> ScoreFn:
+    """A trained model as a scorer; it reads each user's events before the target of `which`.
+
+    The split must be over the run's own vocabulary. All user vectors are made at the first call, together.
+    """
+    known = split.users(which)
+    made: list[npt.NDArray[np.float32]] = []
+
+    def score(users: Int64) -> npt.NDArray[np.float32]:
+        if not made:
+            made.append(model.user_vectors(split.log.items, *split.history(known, which)))
+            made.append(model.item_vectors().T)
+        scores: npt.NDArray[np.float32] = made[0][np.searchsorted(known, users)] @ made[1]
+        return scores
+
+    return score
 
 
 def item_groups(counts: Int64, head_share: float = HEAD_SHARE) -> dict[str, Bool]:

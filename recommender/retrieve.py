@@ -1,0 +1,213 @@
+"""The one way to an answer: items like an item, and the next items for a user.
+
+`similar` compares stored vectors and needs no run. `recommend` reads a user's events with a run's model and
+looks up the item vectors that the run serves on the release (`recommender.served`). Ids in, ids out; among
+equal scores the smaller id comes first. Everything is opened when it is first needed and then kept, so a
+Retriever is worth keeping.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore.errors import BadInput, NotFound, did_you_mean
+from featurestore.filters import compile_filter
+from featurestore.schema import ITEM_ID
+from recommender.events import Bool, EventLog, Int64, Strings
+from recommender.runs import Run, open_run, promoted
+
+if TYPE_CHECKING:
+    from featurestore.index import Index
+    from recommender.model import SequentialModel
+    from recommender.served import Served
+
+METADATA = b"dualview.answer"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run, opened on a release, and an index over the items that it ranks there, in the order of their
+    ids."""
+
+    run: Run
+    served: Served
+    model: SequentialModel
+    index: Index
+    index_rows: Int64  # row of `served` of each row of the index
+    release_rows: Int64  # row of the release of each row of the index
+
+
+class Retriever:
+    """Answers on one release, with one run where users are concerned."""
+
+    def __init__(self, root: str | Path, release: Any, run: str | None = None) -> None:
+        self.root, self.release = Path(root), release
+        self._asked_run = run
+        self._mask = lru_cache(maxsize=64)(self._compute_mask)
+
+    @classmethod
+    def open(cls, store: Any, run: str | None = None, release: str = "latest") -> Retriever:
+        """Open a store, or a copied folder that holds releases and runs only.
+
+        store: a Store, or the path of one. run: name of a run, or "latest"; by default the promoted run, and
+        where none was promoted, the latest. release: name of a release, or "latest".
+        """
+        from featurestore import release as releases
+
+        root = Path(store) if isinstance(store, str | Path) else Path(store.root)
+        return cls(root, releases.open(root, release), run)
+
+    def similar(
+        self,
+        item: str | None = None,
+        *,
+        vector: Any = None,
+        feature: str | None = None,
+        where: str | None = None,
+        k: int = 10,
+    ) -> pa.Table:
+        """The k items nearest to an item, which is never among them, or to a vector: item_id, score, the
+        catalogue's columns.
+
+        feature: whose vectors to compare. where: only items for which this holds, e.g. "price < 20".
+        """
+        from featurestore.search import similar
+
+        return similar(self.release, item=item, vector=vector, feature=feature, where=where, k=k)
+
+    def recommend(
+        self,
+        user: str | None = None,
+        *,
+        history: list[str] | None = None,
+        k: int = 10,
+        where: str | None = None,
+        exclude_seen: bool = True,
+    ) -> pa.Table:
+        """The k next items for a user of the log, or for a history of item ids given here, oldest first.
+
+        exclude_seen: never an item that the user had. where: only items for which this holds. Returns
+        item_id, score and the catalogue's columns, best first; fewer than k where fewer are allowed. What was
+        left out stands in the table's metadata, which `facts(table)` reads.
+
+        Raises NotFound for an unknown user or item id, BadInput where the run can read nothing of the
+        history.
+        """
+        if (user is None) == (history is None):
+            raise BadInput("recommend takes a user or a history, one of the two")
+        if k < 1:
+            raise BadInput(f"k must be positive, got {k}")
+        ready = self._ready
+        ids = self._events_of(user) if user is not None else self._known(history or [])
+        rows = ready.served.rows_of(ids)
+        readable = rows[rows >= 0]
+        if not len(readable):
+            who = f"user '{user}'" if user is not None else "this history"
+            raise BadInput(
+                f"run {ready.run.name} can read none of the {len(ids)} events of {who}",
+                remedy="train again on this release, or train with features, which new items have too",
+            )
+        asking = ready.model.user_vectors(readable, np.array([0]), np.array([len(readable)]))
+        seen = (
+            np.flatnonzero(np.isin(ready.index_rows, readable))
+            if exclude_seen
+            else np.zeros(0, dtype=np.int64)
+        )
+        allowed = None if where is None else self._mask(where)[ready.release_rows]
+        scores, found = ready.index.search(
+            asking, k, allowed=allowed, exclude=[seen] if exclude_seen else None
+        )
+        keep = found[0] >= 0
+        table = self._table(ready.release_rows[found[0][keep]], scores[0][keep])
+        facts = {
+            "run": ready.run.name,
+            "release": self.release.name,
+            "events": len(ids),
+            "events_unreadable": int(len(ids) - len(readable)),
+            "items_ranked": len(ready.index_rows),
+            "items_left_out": ready.served.left_out,
+            "items_passing_filter": None if allowed is None else int(allowed.sum()),
+            "items_seen_excluded": len(seen),
+        }
+        return table.replace_schema_metadata({METADATA: json.dumps(facts)})
+
+    @property
+    def run(self) -> Run:
+        """The run that `recommend` uses."""
+        return self._ready.run
+
+    @cached_property
+    def log(self) -> EventLog:
+        """All events of the release, those of removed items too."""
+        return EventLog.from_table(self.release.events())
+
+    @cached_property
+    def _ready(self) -> Ready:
+        from featurestore import index
+        from recommender.served import serve
+
+        if self._asked_run is None:
+            run = promoted(self.root) or open_run(self.root, "latest")
+        else:
+            run = open_run(self.root, self._asked_run)
+        served, model = serve(run, self.release)
+        index_rows = np.flatnonzero(served.ranked)
+        return Ready(
+            run=run,
+            served=served,
+            model=model,
+            index=index.build(served.vectors[index_rows], metric="ip"),
+            index_rows=index_rows,
+            release_rows=np.searchsorted(self._ids, served.ids[index_rows]),
+        )
+
+    @cached_property
+    def _ids(self) -> Strings:
+        return np.asarray(self.release.ids, dtype=np.str_)
+
+    def _events_of(self, user: str) -> Strings:
+        """Item ids of a user's events, oldest first."""
+        log = self.log
+        at = int(np.searchsorted(log.user_ids, user))
+        if at == log.n_users or log.user_ids[at] != user:
+            raise NotFound(
+                f"no events of a user '{user}' in release {self.release.name}",
+                remedy="check the id, or give a history of item ids",
+            )
+        return log.item_ids[log.items[log.offsets[at] : log.offsets[at + 1]]]
+
+    def _known(self, history: list[str]) -> Strings:
+        """`history` as ids, each of which the release or the run has heard of."""
+        ids = np.array(history, dtype=np.str_)
+        unknown = ids[~np.isin(ids, self._ids) & (self._ready.served.rows_of(ids) < 0)]
+        if len(unknown):
+            raise NotFound(
+                f"no item '{unknown[0]}' in release {self.release.name}",
+                remedy=did_you_mean(str(unknown[0]), self._ids.tolist()),
+            )
+        return ids
+
+    def _compute_mask(self, where: str) -> Bool:
+        """(items of the release,) bool."""
+        catalogue = self.release.catalogue
+        mask: Bool = compile_filter(where, catalogue.schema).mask(catalogue)
+        return mask
+
+    def _table(self, rows: Int64, scores: Any) -> pa.Table:
+        picked = self.release.catalogue.take(pa.array(rows, pa.int64()))
+        columns = {ITEM_ID: picked[ITEM_ID], "score": pa.array(scores, pa.float32())}
+        rest = [name for name in picked.column_names if name not in (ITEM_ID, "row")]
+        return pa.table(columns | {name: picked[name] for name in rest})
+
+
+def facts(answer: pa.Table) -> dict[str, Any]:
+    """How an answer of `recommend` came about: run, release, and what was left out."""
+    result: dict[str, Any] = json.loads((answer.schema.metadata or {}).get(METADATA, b"{}"))
+    return result
