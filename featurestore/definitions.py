@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from featurestore import files
 from featurestore.errors import BadInput, NotFound, did_you_mean
-from featurestore.recipe import Recipe
+from featurestore.recipe import FEATURE, Recipe
 from featurestore.schema import IMAGE
 
 FILE = "features.toml"
@@ -66,8 +66,20 @@ class Definitions:
         return self.features[name]
 
     def upstream(self, name: str) -> list[str]:
-        """Names of the features that `name` reads. A feature's own name among its inputs means a column (or the text)."""
-        return [i for i in self.get(name).inputs if i in self.features and i not in (name, DOCUMENT, IMAGE)]
+        """Names of the features that `name` reads.
+
+        An input "feature:NAME" is always a feature. A bare name is one too, unless it is the feature's own (then it is
+        a column), or "text" or "image".
+        """
+        found = []
+        for given in self.get(name).inputs:
+            bare = given.removeprefix(FEATURE)
+            if given.startswith(FEATURE):
+                self.get(bare)
+                found.append(bare)
+            elif bare in self.features and bare not in (name, DOCUMENT, IMAGE):
+                found.append(bare)
+        return found
 
     def ordered(self, wanted: list[str] | None = None) -> list[FeatureDef]:
         """All features, or the wanted ones with all they read, each after what it reads."""
@@ -189,7 +201,7 @@ def _line(text: str, needle: str) -> str:
 
 @dataclass(frozen=True)
 class Locked:
-    """What a definition was resolved to. `fitted`: facts about the fit (when, on how many items), where there was one."""
+    """What a definition was resolved to. `fitted`: facts about the fit (when, on how many items), if there was one."""
 
     definition_hash: str
     recipe: Recipe
@@ -216,7 +228,7 @@ class Lock:
         self._write(entries)
 
     def drop(self, name: str) -> None:
-        self._write({n: l for n, l in self.read().items() if n != name})
+        self._write({other: locked for other, locked in self.read().items() if other != name})
 
     def _write(self, entries: dict[str, Locked]) -> None:
         files.write_json(

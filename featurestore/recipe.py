@@ -1,7 +1,7 @@
 """A recipe: everything that decides what a feature's values are, and nothing else, under one hash.
 
-Device, batch size and library versions are recorded with a materialization, not here: the same recipe on another machine
-is the same feature.
+Device, batch size and library versions are recorded with a materialization, not here: the same recipe on another
+machine is the same feature.
 """
 
 from __future__ import annotations

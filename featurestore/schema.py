@@ -42,6 +42,7 @@ VALUE_HASH = "value_hash"
 STATUS = "status"
 ERROR_CODE = "error_code"
 ERROR_MESSAGE = "error_message"
+TRANSIENT = "transient"  # of an error: trying again may help
 ATTEMPTS = "attempts"
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -162,6 +163,7 @@ def feature_schema(kind: ValueKind, dim: int | None) -> pa.Schema:
             pa.field(STATUS, pa.string()),
             pa.field(ERROR_CODE, pa.string()),
             pa.field(ERROR_MESSAGE, pa.string()),
+            pa.field(TRANSIENT, pa.bool_()),
             pa.field(ATTEMPTS, pa.int32()),
             pa.field(UPDATED_AT, TIME),
         ]

@@ -1,8 +1,8 @@
 """LanceDB tables of a store: read at a pinned version, written by key, compacted on a gate.
 
 Two decisions. Reading goes through pylance, which imports in a fifth of lancedb's time; only a write loads lancedb. And
-a write is checked here before it reaches a table: a NULL or doubled key, a value that would be cut or overflow, a vector
-that is NaN, infinite or all zeros is refused with the row's key, since the format below would take them silently.
+a write is checked here before it reaches a table: a NULL or doubled key, a value that would be cut or overflow, a
+vector that is NaN, infinite or all zeros is refused with the row's key, since the format would take them silently.
 """
 
 from __future__ import annotations

@@ -1,0 +1,390 @@
+"""`Store`: one folder, the tables in it, and every question that can be answered without computing a vector."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore import definitions as defs
+from featurestore import features, files, journal, schema
+from featurestore.artifacts import Artifacts
+from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
+from featurestore.errors import BadInput, Conflict, NotFound, did_you_mean
+from featurestore.features import Counts
+from featurestore.lock import WriterLock
+from featurestore.recipe import Recipe
+from featurestore.schema import ValueKind
+from featurestore.tables import Tables
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from featurestore.release import Release
+
+MANIFEST = "store.json"
+DRIFT = 0.1  # share of items unknown to a fit from which `status` says so
+
+
+@dataclass(frozen=True)
+class FeatureStatus:
+    """Where one feature stands. Counts are of live items; `current` leaves `no_input` out. disk: bytes."""
+
+    name: str
+    recipe: str | None
+    current: int
+    no_input: int
+    missing: int
+    stale: int
+    failed: int
+    blocked: int
+    disk: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    items: int
+    items_without_image: int
+    events: int
+    quarantined: int
+    release: str | None
+    features: list[FeatureStatus]
+
+    @property
+    def current(self) -> bool:
+        """Nothing is missing, stale or blocked."""
+        return not any(f.missing or f.stale or f.blocked for f in self.features)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"current": self.current}
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    place: str  # "FILE:LINE" of a source, or an item id
+    field: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class ErrorGroup:
+    """Errors of one code. `where`: "ingest", or the feature whose cells failed."""
+
+    where: str
+    code: str
+    count: int
+    examples: list[ErrorExample]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Store:
+    """An embedding feature store in a local folder.
+
+    One process writes at a time (see `lock`); any number read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.tables = Tables(root / "tables")
+        self.artifacts = Artifacts(root / "artifacts")
+
+    # ---- making and opening
+
+    @classmethod
+    def create(cls, root: str | Path, features_toml: str) -> Self:
+        """Make an empty store. Raises BadInput for a bad features.toml, Conflict where something else is."""
+        folder = _local(root)
+        if (folder / MANIFEST).exists():
+            raise Conflict(f"{folder} is a store already", remedy="choose another folder, or use it as it is")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise Conflict(
+                f"{folder} is there and not empty", remedy="choose a folder that does not exist yet"
+            )
+        defs.parse(features_toml)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_text(folder / defs.FILE, features_toml)
+        (folder / "tables").mkdir()
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        files.write_json(
+            folder / MANIFEST, {"format": schema.FORMAT, "id": uuid.uuid4().hex, "created": made}
+        )
+        return cls(folder)
+
+    @classmethod
+    def open(cls, root: str | Path) -> Self:
+        """Open a store. Raises NotFound where there is none, BadInput for an object store or a newer format."""
+        folder = _local(root)
+        if not (folder / MANIFEST).exists():
+            raise NotFound(f"{folder} is not a store", remedy=f"make one: dualview init {root}")
+        found = files.read_json(folder / MANIFEST).get("format")
+        if found != schema.FORMAT:
+            raise BadInput(
+                f"{folder} has format {found}, this version reads format {schema.FORMAT}",
+                remedy="use the version of dualview that wrote it, or a newer one",
+            )
+        return cls(folder)
+
+    @contextmanager
+    def lock(self, verb: str, wait: float | None = None) -> Iterator[None]:
+        """Hold the writer's lock. Raises Conflict that names the holder."""
+        with WriterLock(self.root).hold(verb, wait):
+            yield
+
+    # ---- features and their recipes
+
+    @property
+    def definitions(self) -> Definitions:
+        return defs.read(self.root / defs.FILE)
+
+    @cached_property
+    def _lock_file(self) -> Lock:
+        return Lock(self.root / defs.LOCK_FILE)
+
+    def locked(self) -> dict[str, Locked]:
+        """What each feature was resolved to, by name."""
+        return self._lock_file.read()
+
+    def recipes(self) -> dict[str, Recipe]:
+        """The active recipe of every feature that was resolved."""
+        return {name: locked.recipe for name, locked in self.locked().items()}
+
+    def recipe(self, feature: str) -> Recipe | None:
+        """The active recipe, or None while the feature has never been resolved."""
+        return self.recipes().get(self.definitions.get(feature).name)
+
+    def lock_recipe(self, feature: str, recipe: Recipe, fitted: dict[str, Any] | None = None) -> None:
+        """Make a recipe the active one. The caller holds the writer's lock."""
+        digest = self.definitions.hash(feature)
+        self._lock_file.put(feature, Locked(digest, recipe, fitted))
+
+    def outdated(self, feature: str) -> str | None:
+        """Why the active recipe is not what features.toml asks for today, or None if it is."""
+        return _outdated(self.definitions, self.locked(), feature)
+
+    def feature_table(self, feature: str) -> str:
+        """Name of the table that holds the active recipe's values."""
+        recipe = self.recipe(feature)
+        if recipe is None:
+            raise NotFound(
+                f"feature '{feature}' was never computed", remedy=f"dualview materialize {self.root}"
+            )
+        return recipe.table(feature)
+
+    def plan(self, feature: str) -> pa.Table:
+        """Where every live item's cell stands; see `featurestore.features.plan`."""
+        return features.plan(self.tables, self.recipes(), feature)
+
+    # ---- reading
+
+    def matrix(
+        self, feature: str, release: str | None = None
+    ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.float32]]:
+        """Vectors of a feature: ids (n,) sorted, values (n, d) float32; items without a vector are not in it.
+
+        release: a name or "latest" gives that release's matrix, memory-mapped; None gives today's table, read into
+        memory. Raises NotFound, and BadInput for a feature whose values are not single vectors.
+        """
+        if release is not None:
+            served = self.release(release).matrix(feature)
+            return served.ids, served.values
+        recipe = self.recipe(feature)
+        table = self.feature_table(feature)
+        assert recipe is not None
+        if recipe.value is not ValueKind.VECTOR or recipe.dim is None:
+            raise BadInput(
+                f"feature '{feature}' holds {recipe.value}, not one vector an item", remedy="use Store.sql"
+            )
+        if not self.tables.exists(table):
+            raise NotFound(
+                f"feature '{feature}' was never computed", remedy=f"dualview materialize {self.root}"
+            )
+        return features.read_matrix(self.tables.dataset(table), recipe.dim, keep=self._live_if_some_left())
+
+    def _live_if_some_left(self) -> npt.NDArray[np.str_] | None:
+        """Ids of the live items, or None when no item was ever taken out (then every row is live)."""
+        items = self.tables.dataset(schema.ITEMS)
+        if not items.count_rows(f"{schema.DELETED} = true"):
+            return None
+        live = items.to_table(columns=[schema.ITEM_ID], filter=f"{schema.DELETED} IS NOT TRUE")
+        return np.sort(np.asarray(live[schema.ITEM_ID].to_pylist(), dtype=np.str_))
+
+    def sql(self, query: str, release: str | None = None) -> pa.Table:
+        """Answer a read-only SQL query; see `featurestore.sql.query`."""
+        from featurestore import sql
+
+        return sql.query(self, query, release=release)
+
+    def errors(self, examples: int = 3) -> list[ErrorGroup]:
+        """What went wrong and was not mended since: rows set aside at ingest, cells that could not be computed."""
+        from featurestore import quarantine
+
+        groups = quarantine.summary(self.tables, examples=examples)
+        recipes = self.recipes()
+        for feature in self.definitions:
+            recipe = recipes.get(feature.name)
+            if recipe is not None and self.tables.exists(recipe.table(feature.name)):
+                groups += self._cell_errors(feature, recipe, examples)
+        return groups
+
+    def _cell_errors(self, feature: FeatureDef, recipe: Recipe, examples: int) -> list[ErrorGroup]:
+        rows = self.tables.read(
+            recipe.table(feature.name),
+            columns=[schema.ITEM_ID, schema.ERROR_CODE, schema.ERROR_MESSAGE],
+            filter=f"{schema.STATUS} = '{schema.Status.ERROR}'",
+        )
+        live = self._live_if_some_left()
+        by_code: dict[str, list[ErrorExample]] = {}
+        for row in rows.to_pylist():
+            if live is None or row[schema.ITEM_ID] in live:
+                example = ErrorExample(row[schema.ITEM_ID], None, row[schema.ERROR_MESSAGE])
+                by_code.setdefault(row[schema.ERROR_CODE], []).append(example)
+        return [
+            ErrorGroup(feature.name, code, len(all_), all_[:examples])
+            for code, all_ in sorted(by_code.items())
+        ]
+
+    # ---- status
+
+    def status(self) -> StoreStatus:
+        """What is current. Unchanged tables are not scanned again; neither torch nor lancedb is loaded."""
+        key = self._status_key()
+        cache = self.root / "cache" / "status.json"
+        if cache.exists():
+            kept = files.read_json(cache)
+            if kept["key"] == key:
+                made = kept["status"]
+                made.pop("current")
+                parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
+                return StoreStatus(features=parts, **made)
+        status = self._scan()
+        try:
+            files.write_json(cache, {"key": key, "status": status.to_dict()})
+        except OSError:  # a store that may only be read has no cache
+            pass
+        return status
+
+    def _status_key(self) -> str:
+        from featurestore import release
+
+        versions = {name: self.tables.version(name) for name in self.tables.names()}
+        locked = self.root / defs.LOCK_FILE
+        parts = [
+            versions,
+            files.sha256_file(self.root / defs.FILE),
+            files.sha256_file(locked) if locked.exists() else None,
+            release.names(self.root),
+        ]
+        return files.sha256_text(files.canonical_json(parts))
+
+    def _scan(self) -> StoreStatus:
+        from featurestore import release
+
+        items = without = 0
+        if self.tables.exists(schema.ITEMS):
+            table = self.tables.dataset(schema.ITEMS)
+            items = table.count_rows(f"{schema.DELETED} IS NOT TRUE")
+            without = table.count_rows(f"{schema.DELETED} IS NOT TRUE AND {schema.IMAGE_SHA256} IS NULL")
+        counted = {
+            name: self.tables.count(name) if self.tables.exists(name) else 0
+            for name in (schema.INTERACTIONS, schema.QUARANTINE)
+        }
+        found = release.names(self.root)
+        definitions, locked = self.definitions, self.locked()
+        return StoreStatus(
+            items=items,
+            items_without_image=without,
+            events=counted[schema.INTERACTIONS],
+            quarantined=counted[schema.QUARANTINE],
+            release=found[-1] if found else None,
+            features=[self._feature_status(f, definitions, locked, items) for f in definitions],
+        )
+
+    def _feature_status(
+        self, feature: FeatureDef, definitions: Definitions, locked: dict[str, Locked], items: int
+    ) -> FeatureStatus:
+        name, notes = feature.name, []
+        reason = _outdated(definitions, locked, name)
+        if reason is not None:
+            counted = Counts(missing=items)
+            if name in locked:
+                notes.append(reason)
+        else:
+            counted = features.counts(self.tables, {n: l.recipe for n, l in locked.items()}, name)
+            fitted = locked[name].fitted
+            if fitted and items and abs(items - int(fitted.get("items", items))) > DRIFT * items:
+                notes.append(
+                    f"fitted on {fitted['items']:,} items, there are {items:,} now; consider fit --refit"
+                )
+        recipe = locked[name].recipe if name in locked else None
+        table = recipe.table(name) if recipe else ""
+        return FeatureStatus(
+            name=name,
+            recipe=recipe.short if recipe else None,
+            disk=self.tables.disk(table) if recipe and self.tables.exists(table) else 0,
+            notes=tuple(notes),
+            **asdict(counted),
+        )
+
+    # ---- releases
+
+    def publish(
+        self, *, tag: str | None = None, allow_stale: bool = False, wait: float | None = None
+    ) -> Release:
+        """Make a release of today's tables; see `featurestore.release.publish`."""
+        from featurestore import release
+
+        return release.publish(self, tag=tag, allow_stale=allow_stale, wait=wait)
+
+    def release(self, name: str = "latest") -> Release:
+        """Open a release. Raises NotFound."""
+        from featurestore import release
+
+        return release.open(self.root, name)
+
+    def releases(self) -> list[Release]:
+        """All releases, newest first."""
+        from featurestore import release
+
+        return [release.open(self.root, name) for name in reversed(release.names(self.root))]
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was written, oldest first."""
+        return journal.read(self.root)
+
+
+def _local(root: str | Path) -> Path:
+    text = str(root)
+    if "://" in text:
+        raise BadInput(
+            f"'{text}' is not a local folder",
+            remedy="keep the store on a local disk: its lock and its memory-mapped files need one",
+        )
+    return Path(text).expanduser().resolve()
+
+
+def _outdated(definitions: Definitions, locked: dict[str, Locked], feature: str) -> str | None:
+    if feature not in locked:
+        return "never resolved"
+    if locked[feature].definition_hash != definitions.hash(feature):
+        return "features.toml changed since; materialize makes the new recipe"
+    for above, recipe_id in locked[feature].recipe.upstream:
+        if above not in locked or locked[above].recipe.id != recipe_id:
+            return f"'{above}', which it reads, has a new recipe"
+        if (reason := _outdated(definitions, locked, above)) is not None:
+            return f"'{above}', which it reads: {reason}"
+    return None
+
+
+def unknown_feature(name: str, known: list[str]) -> NotFound:
+    return NotFound(f"there is no feature '{name}'", remedy=did_you_mean(name, known))
