@@ -75,10 +75,10 @@ def plan(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> pa.Tabl
         return PLAN_SCHEMA.empty_table()
     connection = _connect(tables, recipes, feature)
     names = ", ".join(PLAN_SCHEMA.names)
-    found = connection.execute(
+    found = connection.sql(
         f"WITH {_steps(tables, recipes, feature)} SELECT {names} FROM {_step(feature)} ORDER BY item_id"
-    ).to_arrow_table()
-    return found.cast(PLAN_SCHEMA)
+    )
+    return found.to_arrow_table().cast(PLAN_SCHEMA)
 
 
 def counts(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> Counts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,7 +18,7 @@ from featurestore import definitions as defs
 from featurestore import features, files, journal, schema
 from featurestore.artifacts import Artifacts
 from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
-from featurestore.errors import BadInput, Conflict, NotFound, did_you_mean
+from featurestore.errors import BadInput, Conflict, NotFound
 from featurestore.features import Counts
 from featurestore.lock import WriterLock
 from featurestore.recipe import Recipe
@@ -229,7 +229,7 @@ class Store:
         """What went wrong and was not mended since: rows set aside at ingest, cells that could not be computed."""
         from featurestore import quarantine
 
-        groups = quarantine.summary(self.tables, examples=examples)
+        groups: list[ErrorGroup] = quarantine.summary(self.tables, examples=examples)
         recipes = self.recipes()
         for feature in self.definitions:
             recipe = recipes.get(feature.name)
@@ -268,10 +268,8 @@ class Store:
                 parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
                 return StoreStatus(features=parts, **made)
         status = self._scan()
-        try:
+        with suppress(OSError):  # a store that may only be read has no cache
             files.write_json(cache, {"key": key, "status": status.to_dict()})
-        except OSError:  # a store that may only be read has no cache
-            pass
         return status
 
     def _status_key(self) -> str:
@@ -320,7 +318,9 @@ class Store:
             if name in locked:
                 notes.append(reason)
         else:
-            counted = features.counts(self.tables, {n: l.recipe for n, l in locked.items()}, name)
+            counted = features.counts(
+                self.tables, {other: entry.recipe for other, entry in locked.items()}, name
+            )
             fitted = locked[name].fitted
             if fitted and items and abs(items - int(fitted.get("items", items))) > DRIFT * items:
                 notes.append(
@@ -384,7 +384,3 @@ def _outdated(definitions: Definitions, locked: dict[str, Locked], feature: str)
         if (reason := _outdated(definitions, locked, above)) is not None:
             return f"'{above}', which it reads: {reason}"
     return None
-
-
-def unknown_feature(name: str, known: list[str]) -> NotFound:
-    return NotFound(f"there is no feature '{name}'", remedy=did_you_mean(name, known))
