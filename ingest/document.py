@@ -1,0 +1,42 @@
+"""The text document of an item: its title and text columns as one string, which text encoders read.
+
+    Toy Story
+    genres: Animation, Children's
+    description: A cowboy doll is ...
+
+The title stands bare on the first line. Names of the other columns are written before their values (`labels`), which
+helps a sentence encoder to tell a brand from a colour; a bag of words does without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore.schema import TITLE
+
+
+def documents(table: pa.Table, columns: Sequence[str], *, labels: bool = True) -> list[str]:
+    """One document a row of `table`, from `columns` in their order; "" where all of them are empty.
+
+    Strings are stripped, list entries joined with ", ", other types written as Arrow prints them; NULL and "" are left
+    out. A document made of a single column is the bare value.
+    """
+    parts = [(name, texts(table[name])) for name in columns]
+    named = [f"{name}: " if labels and name != TITLE and len(parts) > 1 else "" for name, _ in parts]
+    rows = zip(*(values for _, values in parts), strict=True)
+    return ["\n".join(name + value for name, value in zip(named, row, strict=True) if value) for row in rows]
+
+
+def texts(column: pa.ChunkedArray) -> list[str]:
+    """A column as stripped strings, "" for NULL."""
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return [
+            ", ".join(str(v) for v in values if v is not None).strip() if values else ""
+            for values in column.to_pylist()
+        ]
+    strings = column if pa.types.is_string(kind) else column.cast(pa.string())
+    return pc.utf8_trim_whitespace(pc.fill_null(strings, "")).to_pylist()  # type: ignore[no-any-return]
