@@ -165,6 +165,7 @@ def test_head_items_are_the_given_share_with_most_training_events_and_cold_ones_
     assert np.flatnonzero(groups["items:head"]).tolist() == [0, 2]
     assert np.flatnonzero(groups["items:tail"]).tolist() == [3, 4]
     assert np.flatnonzero(groups["items:cold"]).tolist() == [1]
+    assert np.flatnonzero(item_groups(np.array([5, 0]), head_share=1)["items:head"]).tolist() == [0]
     tied = item_groups(np.array([1, 1, 1, 0]), head_share=0.25)
     assert np.flatnonzero(tied["items:head"]).tolist() == [0]
 

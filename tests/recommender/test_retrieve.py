@@ -153,13 +153,18 @@ def test_seen_items_are_out_unless_asked_for(store: Path) -> None:
     assert seen <= set(with_seen["item_id"].to_pylist())
 
 
-def test_a_filter_keeps_the_order_of_what_passes(store: Path) -> None:
-    asked = retriever(store, "sasrec-text-001")
-    whole = asked.recommend("u002", k=N_ITEMS)
-    cheap = asked.recommend("u002", k=5, where="price < 20")
-    expected = [i for i in whole["item_id"].to_pylist() if int(i[1:]) < 20][:5]
-    assert cheap["item_id"].to_pylist() == expected
-    assert facts(cheap)["items_passing_filter"] == 20
+@pytest.mark.parametrize("release", [0, 1])
+@pytest.mark.parametrize("name", RUNS)
+def test_a_filter_keeps_the_order_of_what_passes(store: Path, name: str, release: int) -> None:
+    asked = retriever(store, name, release)
+    whole = asked.recommend("u002", k=100)["item_id"].to_pylist()
+    for where, passes in [("price < 20", lambda n: n < 20), ("price > 30", lambda n: n > 30)]:
+        expected = [i for i in whole if passes(int(i[1:]))]
+        found = asked.recommend("u002", k=100, where=where)
+        assert found["item_id"].to_pylist() == expected
+        assert asked.recommend("u002", k=5, where=where)["item_id"].to_pylist() == expected[:5]
+        everything = asked.recommend("u002", k=100, exclude_seen=False)["item_id"].to_pylist()
+        assert facts(found)["items_passing_filter"] == sum(passes(int(i[1:])) for i in everything)
     assert len(asked.recommend("u002", where="price < 0")) == 0
 
 
