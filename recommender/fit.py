@@ -299,18 +299,11 @@ def fit(
         )
     if features is None and config.features:
         features = data.features_of(source, config, split.log.item_ids) if hasattr(source, "matrix") else {}
-    place = pick_device(device)
-    run = _open(
-        folder,
-        config,
-        split,
-        getattr(source, "name", None) if hasattr(source, "matrix") else None,
-        place,
-        resume,
-    )
+    place, release = pick_device(device), getattr(source, "name", None) if hasattr(source, "matrix") else None
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(config.seed)
         model = models.build(config, split.counts, features).to(place)
+        run = _open(folder, config, split, release, place, resume)
         trainer = Trainer(
             NextItem(model, config, split.counts).to(place),
             model,

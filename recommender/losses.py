@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 CHUNK_SCORES = (
     1 << 21
@@ -130,8 +130,8 @@ def bce(hidden: Tensor, items: Tensor, targets: Tensor, negatives: Tensor) -> Te
     history; ours is any item but the target, which needs no list of what each user took.
     """
     positive, negative = pair_scores(hidden, items, targets, negatives)
-    apart = softplus(negative).masked_fill(_hits(targets, negatives), 0.0)
-    return (softplus(-positive) + apart.sum(dim=1)).mean()
+    apart = -logsigmoid(-negative).masked_fill(_hits(targets, negatives), 0.0)
+    return (-logsigmoid(positive) + apart.sum(dim=1)).mean()
 
 
 def gbce_beta(rate: float, calibration: float) -> float:
@@ -154,5 +154,5 @@ def gbce(
     count = negatives.shape[-1]
     beta = gbce_beta(min(count / max(len(items) - 1, 1), 1.0), calibration)
     positive, negative = pair_scores(hidden, items, targets, negatives)
-    apart = softplus(negative).masked_fill(_hits(targets, negatives), 0.0)
+    apart = -logsigmoid(-negative).masked_fill(_hits(targets, negatives), 0.0)
     return ((-beta * logsigmoid(positive) + apart.sum(dim=1)) / (count + 1)).mean()

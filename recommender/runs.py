@@ -115,6 +115,12 @@ class Run:
     def config(self) -> Config:
         return Config.of(**read_json(self.folder / "config.json"))
 
+    def set_config(self, config: Config) -> None:
+        """What a resumed run goes on with."""
+        if config != self.config:
+            write_json(self.folder / "config.json", config.model_dump(mode="json"))
+            self.__dict__["config"] = config
+
     @cached_property
     def item_ids(self) -> npt.NDArray[np.str_]:
         """(n_items,) the item id of each row."""
