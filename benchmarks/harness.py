@@ -63,9 +63,22 @@ def measure(case: Comparison, runs: int = RUNS) -> dict[str, object]:
 
 
 def environment() -> dict[str, str]:
-    packages = ("torch", "faiss-cpu", "lancedb", "pylance", "duckdb", "numpy", "pyarrow", "sentence-transformers")
+    packages = (
+        "torch",
+        "faiss-cpu",
+        "lancedb",
+        "pylance",
+        "duckdb",
+        "numpy",
+        "pyarrow",
+        "sentence-transformers",
+    )
     facts = {name: version(name) for name in packages}
-    return facts | {"python": platform.python_version(), "machine": platform.machine(), "cores": str(os.cpu_count())}
+    return facts | {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": str(os.cpu_count()),
+    }
 
 
 def drop_cached(folder: Path) -> None:

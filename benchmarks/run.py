@@ -22,7 +22,10 @@ def main() -> None:
     console.table(
         "Medians of interleaved runs; ratio above 1: ours is faster",
         ["what", "ours", "peer", "unit", "ratio", "least", "greatest", "promised"],
-        [[r["what"], round(r["ours"]), round(r["peer"]), r["unit"], r["ratio"], *r["spread"], r["target"]] for r in rows],
+        [
+            [r["what"], round(r["ours"]), round(r["peer"]), r["unit"], r["ratio"], *r["spread"], r["target"]]
+            for r in rows
+        ],
     )
     if not all(row["reached"] for row in rows):
         sys.exit(2)

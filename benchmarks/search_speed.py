@@ -1,6 +1,6 @@
 """`similar` from a warm Retriever against a bare FAISS flat index over the same vectors.
 
-    python -m benchmarks.search_speed [--rows 20000] [--dim 384] [--queries 300]
+python -m benchmarks.search_speed [--rows 20000] [--dim 384] [--queries 300]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reading vectors: from the table, and from a release, each against the least that the format allows.
 
-    python -m benchmarks.store_speed [--rows 100000] [--dim 384]
+python -m benchmarks.store_speed [--rows 100000] [--dim 384]
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def comparison(folder: Path, model: Path, texts: int) -> Comparison:
         "text to stored vectors",
         f"materialize (read, encode, hash, commit) against loading the model and encoding, {texts:,} product texts",
         lambda: materialize(prepared[-1], device="cpu"),
-        lambda: SentenceTransformer(str(model), device="cpu").encode(written, batch_size=32, show_progress_bar=False),
+        lambda: SentenceTransformer(str(model), device="cpu").encode(
+            written, batch_size=32, show_progress_bar=False
+        ),
         texts,
         "texts",
         0.9,

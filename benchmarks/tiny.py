@@ -4,7 +4,32 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = "the a of and with for in on red blue green small large soft light dark steel wood glass cup lamp bag chair shoe".split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "with",
+    "for",
+    "in",
+    "on",
+    "red",
+    "blue",
+    "green",
+    "small",
+    "large",
+    "soft",
+    "light",
+    "dark",
+    "steel",
+    "wood",
+    "glass",
+    "cup",
+    "lamp",
+    "bag",
+    "chair",
+    "shoe",
+]
 
 
 def minilm_shape(folder: Path) -> Path:
@@ -18,7 +43,16 @@ def minilm_shape(folder: Path) -> Path:
 
     torch.manual_seed(0)
     letters = list(string.ascii_lowercase + string.digits + ".,!?'-")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters, *[f"##{c}" for c in letters]]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *letters,
+        *[f"##{c}" for c in letters],
+    ]
     raw = folder / "transformer"
     raw.mkdir(parents=True)
     (raw / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
@@ -26,7 +60,11 @@ def minilm_shape(folder: Path) -> Path:
     size = len(dict.fromkeys(vocabulary))
     BertModel(
         BertConfig(
-            vocab_size=size, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+            vocab_size=size,
+            hidden_size=384,
+            num_hidden_layers=6,
+            num_attention_heads=12,
+            intermediate_size=1536,
         )
     ).save_pretrained(raw)
     encoder = Transformer(str(raw), max_seq_length=256)

@@ -16,7 +16,7 @@ _HOME = {  # public name -> the module it lives in
     "Store": "dualview.store",
     "materialize": "ingest.materialize",
     "fit": "dualview.training",
-    "evaluate": "dualview.training",
+    "evaluate": "dualview.evaluation",
     "promote": "dualview.training",
     "Retriever": "recommender.retrieve",
     "DualviewError": "featurestore.errors",
@@ -24,8 +24,9 @@ _HOME = {  # public name -> the module it lives in
 __all__ = ["DualviewError", "Retriever", "Store", "__version__", "evaluate", "fit", "materialize", "promote"]
 
 if TYPE_CHECKING:
+    from dualview.evaluation import evaluate
     from dualview.store import Store
-    from dualview.training import evaluate, fit, promote
+    from dualview.training import fit, promote
     from featurestore.errors import DualviewError
     from ingest.materialize import materialize
     from recommender.retrieve import Retriever

@@ -75,5 +75,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as stop:
         if stop.code == 130:
-            sys.stderr.write("\ninterrupted: everything committed so far is kept; run the same command again to go on\n")
+            sys.stderr.write(
+                "\ninterrupted: everything committed so far is kept; run the same command again to go on\n"
+            )
         raise

@@ -22,12 +22,18 @@ err = Console(stderr=True)
 QUIET_SECONDS = 10.0
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str | None = None) -> None:
+def table(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str | None = None
+) -> None:
     """Print rows; numbers are right-aligned, texts shortened to the terminal's width."""
     listed = [list(row) for row in rows]
-    view = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    view = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
     for place, name in enumerate(columns):
-        numeric = bool(listed) and all(isinstance(row[place], int | float) or row[place] is None for row in listed)
+        numeric = bool(listed) and all(
+            isinstance(row[place], int | float) or row[place] is None for row in listed
+        )
         view.add_column(name, justify="right" if numeric else "left", overflow="ellipsis", no_wrap=numeric)
     for row in listed:
         view.add_row(*[cell(value) for value in row])
@@ -74,7 +80,7 @@ def megabytes(size: int | None) -> str:
 
 
 class Progress:
-    """Progress of one or several labelled steps: `start(label, total)`, `advance(n)`, `done()`; also a context manager."""
+    """Progress of labelled steps: `start(label, total)`, `advance(n)`, `done()`; also a context manager."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -127,9 +133,15 @@ class Progress:
 
 
 def _bar() -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bar
-    from rich.progress import ProgressColumn, Task
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -173,7 +185,8 @@ def ranking(found: Any) -> None:
     """Print an Arrow table of ranked items: place, id, score, then the catalogue's own columns, briefly."""
     names = found.column_names
     rows = [
-        [place, *[brief(value, 40) for value in row.values()]] for place, row in enumerate(found.to_pylist(), start=1)
+        [place, *[brief(value, 40) for value in row.values()]]
+        for place, row in enumerate(found.to_pylist(), start=1)
     ]
     table(None, ["#", *names], rows, note=None if rows else "nothing found")
 
@@ -199,4 +212,6 @@ class EpochLog:
             self._header = True
         ndcg = row.get("valid_ndcg@10")
         shown = f"{ndcg:8.4f}" if ndcg is not None else " " * 8
-        say(f"{row['epoch']:5d}  {row['loss']:8.4f}  {shown}  {row['seconds']:8.1f}{'  best' if row.get('best') else ''}")
+        say(
+            f"{row['epoch']:5d}  {row['loss']:8.4f}  {shown}  {row['seconds']:8.1f}{'  best' if row.get('best') else ''}"
+        )

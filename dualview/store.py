@@ -36,9 +36,7 @@ class Store(ground.Store):
     """
 
     @classmethod
-    def create(  # type: ignore[override]
-        cls, root: str | Path, features_toml: str | None = None, *, preset: str = "offline"
-    ) -> Store:
+    def create(cls, root: str | Path, features_toml: str | None = None, *, preset: str = "offline") -> Store:
         """Make an empty store.
 
         root: folder to make. features_toml: text of a features.toml; without it, the preset's
@@ -63,7 +61,7 @@ class Store(ground.Store):
         wait: float | None = None,
         progress: Callable[[int, int | None, str], None] | None = None,
     ) -> IngestReport:
-        """Read a catalogue and a log: a path (csv, jsonl, parquet, folder of images), an Arrow table or a pandas frame."""
+        """Read a catalogue and a log, each a path (csv, jsonl, parquet, folder of images), an Arrow table or pandas."""
         from ingest.load import ingest
 
         return ingest(
@@ -104,7 +102,9 @@ class Store(ground.Store):
         """
         from featurestore.search import similar
 
-        given = [name for name, value in (("item", item), ("text", text), ("image", image)) if value is not None]
+        given = [
+            name for name, value in (("item", item), ("text", text), ("image", image)) if value is not None
+        ]
         if len(given) != 1:
             raise BadInput(
                 f"similar takes one of item, text or image, got {' and '.join(given) or 'none'}",

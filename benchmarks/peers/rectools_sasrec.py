@@ -70,8 +70,17 @@ def main() -> None:
     known = set(train[Columns.Item])
     train_set, seen_set = Dataset.construct(train), Dataset.construct(seen)
     model = SASRecModel(
-        n_factors=args.width, n_blocks=2, n_heads=2, session_max_len=args.length, dropout_rate=0.2,
-        loss="softmax", lr=1e-3, batch_size=args.batch, epochs=args.every, verbose=0, deterministic=False,
+        n_factors=args.width,
+        n_blocks=2,
+        n_heads=2,
+        session_max_len=args.length,
+        dropout_rate=0.2,
+        loss="softmax",
+        lr=1e-3,
+        batch_size=args.batch,
+        epochs=args.every,
+        verbose=0,
+        deterministic=False,
     )
     rows, best = [], None
     spent = spent_cpu = 0.0
@@ -85,13 +94,28 @@ def main() -> None:
         row = {"epoch": done, "train_s": round(spent, 1), "train_cpu_s": round(spent_cpu, 1)}
         row |= {f"valid_{k}": v for k, v in rank_metrics(recos, valid).items()}
         if best is None or row["valid_ndcg@10"] > best["valid_ndcg@10"]:
-            recos = model.recommend(test[Columns.User].unique(), seen_set, k=10, filter_viewed=True, on_unsupported_targets="ignore")
+            recos = model.recommend(
+                test[Columns.User].unique(),
+                seen_set,
+                k=10,
+                filter_viewed=True,
+                on_unsupported_targets="ignore",
+            )
             best = row | {f"test_{k}": v for k, v in rank_metrics(recos, test).items()}
         rows.append(row)
         print(json.dumps(row), flush=True)
-        args.out.write_text(json.dumps(
-            {"config": {k: str(v) for k, v in vars(args).items() if k not in ("out", "data")}, "items_in_train": len(known),
-             "users": len(test), "best": best, "epochs": rows}, indent=1))
+        args.out.write_text(
+            json.dumps(
+                {
+                    "config": {k: str(v) for k, v in vars(args).items() if k not in ("out", "data")},
+                    "items_in_train": len(known),
+                    "users": len(test),
+                    "best": best,
+                    "epochs": rows,
+                },
+                indent=1,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,12 @@ StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Wait = Annotated[
     float | None,
-    typer.Option("--wait", metavar="SECONDS", help="Wait so long for another writer to end.", show_default="refuse at once"),
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        help="Wait so long for another writer to end.",
+        show_default="refuse at once",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 ReleaseName = Annotated[str, typer.Option("--release", help="Name of a release, or latest.")]

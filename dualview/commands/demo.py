@@ -9,7 +9,9 @@ import typer
 
 
 def run(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to put catalogue, store and report.")] = Path("demo-store"),
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to put catalogue, store and report.")
+    ] = Path("demo-store"),
     seed: Annotated[int, typer.Option("--seed", help="Of the catalogue and the training.")] = 0,
 ) -> None:
     """Draw a shop, ingest it, find similar products, train a recommender, evaluate it, and write a report."""

@@ -6,31 +6,51 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, StorePath
+from dualview.commands.common import AsJson, Device, StorePath
 
 
 def run(
     store: StorePath,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, or latest.", show_default=False)],
     on: Annotated[str, typer.Option("--on", help="test or valid.")] = "test",
-    k: Annotated[list[int] | None, typer.Option("-k", min=1, help="Cut-offs; repeatable.", show_default="5, 10, 20")] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("-k", min=1, help="Cut-offs; repeatable.", show_default="5, 10, 20")
+    ] = None,
     negatives: Annotated[
         int | None,
-        typer.Option("--negatives", min=1, help="Also rank among so many sampled items, named as such.", show_default=False),
+        typer.Option(
+            "--negatives",
+            min=1,
+            help="Also rank among so many sampled items, named as such.",
+            show_default=False,
+        ),
     ] = None,
-    repeat: Annotated[str, typer.Option("--repeat", help="Items a user already took: mask them, or allow them.")] = "mask",
+    repeat: Annotated[
+        str | None,
+        typer.Option(
+            "--repeat", help="Items a user already took: mask, or allow.", show_default="as in training"
+        ),
+    ] = None,
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Popularity on the same users, beside it.")
     ] = True,
+    device: Device = "auto",
     json: AsJson = False,
 ) -> None:
     """Evaluate a run by full-catalogue ranking: HR, NDCG, MRR, coverage, head, tail and cold items."""
     from dualview import console
     from dualview.commands.common import open_store
-    from dualview.training import evaluate
+    from dualview.evaluation import evaluate
 
     report = evaluate(
-        open_store(store), run, on=on, ks=tuple(k) if k else (5, 10, 20), negatives=negatives, repeat=repeat, baseline=baseline
+        open_store(store),
+        run,
+        on=on,
+        ks=tuple(k) if k else (5, 10, 20),
+        negatives=negatives,
+        repeat=repeat,
+        baseline=baseline,
+        device=device,
     )
     if json:
         console.as_json(report.to_dict())

@@ -11,8 +11,12 @@ from dualview.commands.common import AsJson, StorePath, Wait
 
 def run(
     store: StorePath,
-    feature: Annotated[str, typer.Argument(metavar="FEATURE", help="A feature whose encoder is fitted.", show_default=False)],
-    refit: Annotated[bool, typer.Option("--refit", help="Fit again although a fit exists; this makes a new recipe.")] = False,
+    feature: Annotated[
+        str, typer.Argument(metavar="FEATURE", help="A feature whose encoder is fitted.", show_default=False)
+    ],
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Fit again although a fit exists; this makes a new recipe.")
+    ] = False,
     wait: Wait = None,
     json: AsJson = False,
 ) -> None:

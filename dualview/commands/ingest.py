@@ -22,18 +22,30 @@ def run(
     ] = None,
     interactions: Annotated[
         Path | None,
-        typer.Option("--interactions", metavar="EVENTS", help="Log: csv, jsonl or parquet.", show_default=False),
+        typer.Option(
+            "--interactions", metavar="EVENTS", help="Log: csv, jsonl or parquet.", show_default=False
+        ),
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option("--images", metavar="FOLDER", help="What image paths are relative to.", show_default="folder of ITEMS"),
+        typer.Option(
+            "--images",
+            metavar="FOLDER",
+            help="What image paths are relative to.",
+            show_default="folder of ITEMS",
+        ),
     ] = None,
     mapping: Annotated[
         Path | None,
-        typer.Option("--mapping", metavar="FILE", help="TOML file that renames and types columns.", show_default=False),
+        typer.Option(
+            "--mapping", metavar="FILE", help="TOML file that renames and types columns.", show_default=False
+        ),
     ] = None,
     keep_images: Annotated[
-        bool, typer.Option("--keep-images", help="Keep the original pictures inside the store, not only their path.")
+        bool,
+        typer.Option(
+            "--keep-images", help="Keep the original pictures inside the store, not only their path."
+        ),
     ] = False,
     remove_missing: Annotated[
         bool, typer.Option("--remove-missing", help="Items that ITEMS no longer names leave the catalogue.")
@@ -56,7 +68,8 @@ def run(
 
     if items is None and interactions is None:
         raise BadInput(
-            "nothing to ingest", remedy=f"name a catalogue or a log: dualview ingest {store} items.csv --interactions events.csv"
+            "nothing to ingest",
+            remedy=f"name a catalogue or a log: dualview ingest {store} items.csv --interactions events.csv",
         )
     opened = open_store(store)
     with console.Progress() as progress:
@@ -76,5 +89,7 @@ def run(
         return
     console.report(report.to_dict(), title=f"Ingested into {opened.root}")
     if report.quarantined:
-        console.warn(f"{sum(report.quarantined.values()):,} rows or fields were set aside; see: dualview errors {store}")
+        console.warn(
+            f"{sum(report.quarantined.values()):,} rows or fields were set aside; see: dualview errors {store}"
+        )
     console.say(f"next: dualview materialize {store}")

@@ -14,7 +14,7 @@ def run(
         str,
         typer.Option(
             "--preset",
-            help="Features to begin with: offline (built-in encoders, no downloads), small (MiniLM + CLIP), paper (larger models).",
+            help="offline (built-in encoders, no downloads), small (MiniLM + CLIP), paper (larger models).",
         ),
     ] = "offline",
 ) -> None:

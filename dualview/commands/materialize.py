@@ -13,14 +13,20 @@ def run(
     store: StorePath,
     feature: Annotated[
         list[str] | None,
-        typer.Option("--feature", "-f", help="Only this feature and what it needs; repeatable.", show_default="all"),
+        typer.Option(
+            "--feature", "-f", help="Only this feature and what it needs; repeatable.", show_default="all"
+        ),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Try again what failed for good.")] = False,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many cells a feature.", show_default=False)
+        int | None,
+        typer.Option("--limit", min=1, help="At most so many cells a feature.", show_default=False),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Rows an encoder takes at once.", show_default="the encoder's")
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, help="Rows an encoder takes at once.", show_default="the encoder's"
+        ),
     ] = None,
     device: Device = "auto",
     wait: Wait = None,
@@ -37,7 +43,14 @@ def run(
     opened = open_store(store)
     with console.Progress() as progress:
         report = materialize(
-            opened, feature, failed=failed, limit=limit, batch_size=batch_size, device=device, wait=wait, progress=progress
+            opened,
+            feature,
+            failed=failed,
+            limit=limit,
+            batch_size=batch_size,
+            device=device,
+            wait=wait,
+            progress=progress,
         )
     if json:
         console.as_json(report.to_dict())
@@ -45,7 +58,19 @@ def run(
         console.table(
             None,
             ["feature", "recipe", "computed", "ok", "no input", "errors", "seconds", "rows/s"],
-            [[f.feature, f.recipe, f.computed, f.ok, f.no_input, f.error, round(f.seconds, 1), round(f.rate)] for f in report.features],
+            [
+                [
+                    f.feature,
+                    f.recipe,
+                    f.computed,
+                    f.ok,
+                    f.no_input,
+                    f.error,
+                    round(f.seconds, 1),
+                    round(f.rate),
+                ]
+                for f in report.features
+            ],
             note=None if report.computed else "everything was current: nothing was computed",
         )
     if report.errors:

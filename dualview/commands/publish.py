@@ -11,7 +11,9 @@ from dualview.commands.common import AsJson, StorePath, Wait
 
 def run(
     store: StorePath,
-    tag: Annotated[str | None, typer.Option("--tag", help="A name of your own for it.", show_default=False)] = None,
+    tag: Annotated[
+        str | None, typer.Option("--tag", help="A name of your own for it.", show_default=False)
+    ] = None,
     allow_stale: Annotated[
         bool, typer.Option("--allow-stale", help="Publish although some features are not current.")
     ] = False,

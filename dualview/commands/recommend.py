@@ -11,15 +11,27 @@ from dualview.commands.common import AsJson, K, ReleaseName, StorePath, Where
 
 def run(
     store: StorePath,
-    user: Annotated[str | None, typer.Argument(metavar="USER", help="Id of a user in the log.", show_default=False)] = None,
+    user: Annotated[
+        str | None, typer.Argument(metavar="USER", help="Id of a user in the log.", show_default=False)
+    ] = None,
     history: Annotated[
         list[str] | None,
-        typer.Option("--item", metavar="ITEM_ID", help="A history instead of a user, oldest first; repeatable.", show_default=False),
+        typer.Option(
+            "--item",
+            metavar="ITEM_ID",
+            help="A history instead of a user, oldest first; repeatable.",
+            show_default=False,
+        ),
     ] = None,
-    run: Annotated[str | None, typer.Option("--run", help="A run, or latest.", show_default="the promoted one, else latest")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="A run, or latest.", show_default="the promoted one, else latest"),
+    ] = None,
     where: Where = None,
     k: K = 10,
-    include_seen: Annotated[bool, typer.Option("--include-seen", help="Also items the user already took.")] = False,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Also items the user already took.")
+    ] = False,
     release: ReleaseName = "latest",
     json: AsJson = False,
 ) -> None:
@@ -30,7 +42,9 @@ def run(
     from recommender.retrieve import Retriever
 
     if (user is None) == (not history):
-        raise BadInput("give a USER or a history", remedy=f"dualview recommend {store} USER, or --item ID --item ID")
+        raise BadInput(
+            "give a USER or a history", remedy=f"dualview recommend {store} USER, or --item ID --item ID"
+        )
     retriever = Retriever.open(open_store(store), run=run, release=release)
     found = retriever.recommend(user, history=history, k=k, where=where, exclude_seen=not include_seen)
     if json:

@@ -12,12 +12,23 @@ def run(store: StorePath, json: AsJson = False) -> None:
 
     found = open_store(store).releases()
     rows = [
-        {"release": r.name, "tag": r.tag, "created": r.created, "items": r.n_items, "events": r.n_events, "features": r.features}
+        {
+            "release": r.name,
+            "tag": r.tag,
+            "created": r.created,
+            "items": r.n_items,
+            "events": r.n_events,
+            "features": r.features,
+        }
         for r in found
     ]
     if json:
         console.as_json(rows)
     else:
-        console.table(None, ["release", "tag", "created", "items", "events", "features"], [list(r.values()) for r in rows])
+        console.table(
+            None,
+            ["release", "tag", "created", "items", "events", "features"],
+            [list(r.values()) for r in rows],
+        )
         if not rows:
             console.say(f"nothing published yet; next: dualview publish {store}")

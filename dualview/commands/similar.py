@@ -12,11 +12,18 @@ from dualview.commands.common import AsJson, Device, K, ReleaseName, StorePath, 
 
 def run(
     store: StorePath,
-    item: Annotated[str | None, typer.Argument(metavar="ITEM_ID", help="Like this item.", show_default=False)] = None,
+    item: Annotated[
+        str | None, typer.Argument(metavar="ITEM_ID", help="Like this item.", show_default=False)
+    ] = None,
     text: Annotated[str | None, typer.Option("--text", help="Like these words.", show_default=False)] = None,
-    image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="Like this picture.", show_default=False)] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="Like this picture.", show_default=False)
+    ] = None,
     feature: Annotated[
-        str | None, typer.Option("--feature", "-f", help="Feature to compare by.", show_default="one that fits the query")
+        str | None,
+        typer.Option(
+            "--feature", "-f", help="Feature to compare by.", show_default="one that fits the query"
+        ),
     ] = None,
     where: Where = None,
     k: K = 10,

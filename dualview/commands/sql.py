@@ -13,7 +13,8 @@ def run(
     store: StorePath,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT.", show_default=False)],
     release: Annotated[
-        str | None, typer.Option("--release", help="Ask a release instead of today's tables.", show_default=False)
+        str | None,
+        typer.Option("--release", help="Ask a release instead of today's tables.", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows shown (all of them with --json).")] = 50,
     json: AsJson = False,
@@ -27,6 +28,8 @@ def run(
         console.as_json(answer.to_pylist())
         return
     shown = answer.slice(0, limit)
-    console.table(None, shown.column_names, [[console.brief(v) for v in row.values()] for row in shown.to_pylist()])
+    console.table(
+        None, shown.column_names, [[console.brief(v) for v in row.values()] for row in shown.to_pylist()]
+    )
     if answer.num_rows > limit:
         console.say(f"{limit:,} of {answer.num_rows:,} rows; --limit shows more")

@@ -18,14 +18,24 @@ def run(store: StorePath, json: AsJson = False) -> None:
         console.as_json(status.to_dict())
     else:
         console.say(
-            f"{opened.root}: {status.items:,} items ({status.items_without_image:,} without image), {status.events:,} events, "
-            f"{status.quarantined:,} rows set aside, release {status.release or 'none'}"
+            f"{opened.root}: {status.items:,} items ({status.items_without_image:,} without image), "
+            f"{status.events:,} events, {status.quarantined:,} rows set aside, release {status.release or 'none'}"
         )
         console.table(
             None,
             ["feature", "recipe", "current", "no input", "missing", "stale", "failed", "blocked", "disk"],
             [
-                [f.name, f.recipe, f.current, f.no_input, f.missing, f.stale, f.failed, f.blocked, console.megabytes(f.disk)]
+                [
+                    f.name,
+                    f.recipe,
+                    f.current,
+                    f.no_input,
+                    f.missing,
+                    f.stale,
+                    f.failed,
+                    f.blocked,
+                    console.megabytes(f.disk),
+                ]
                 for f in status.features
             ],
         )

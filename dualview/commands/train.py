@@ -6,29 +6,52 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, ReleaseName, StorePath
+from dualview.commands.common import AsJson, Device, ReleaseName, StorePath
 
 
 def run(
     store: StorePath,
-    backbone: Annotated[str, typer.Option("--backbone", help="Sequence model: sasrec.")] = "sasrec",
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Sequence model: sasrec.", show_default="sasrec")
+    ] = None,
     items: Annotated[
-        str, typer.Option("--items", help="What an item is to the model: id, a feature, or several joined by +, as in id+text.")
-    ] = "id",
+        str | None,
+        typer.Option(
+            "--items",
+            help="What an item is to the model: id, a feature, or several joined by +, as in id+text.",
+            show_default="id",
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other option, such as width=128; repeatable.", show_default=False),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any other option, such as width=128; repeatable.",
+            show_default=False,
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many.", show_default=False)] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="At most so many.", show_default=False)
+    ] = None,
     length: Annotated[
-        int | None, typer.Option("--length", min=1, help="Events of a user that are looked at.", show_default=False)
+        int | None,
+        typer.Option("--length", min=1, help="Events of a user that are looked at.", show_default=False),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of every random choice.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of every random choice.", show_default=False)
+    ] = None,
     release: ReleaseName = "latest",
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run that was stopped.", show_default=False)
+        str | None,
+        typer.Option(
+            "--resume", metavar="RUN", help="Go on with a run that was stopped.", show_default=False
+        ),
     ] = None,
-    options: Annotated[bool, typer.Option("--options", help="List every option with its default, and end.")] = False,
+    options: Annotated[
+        bool, typer.Option("--options", help="List every option with its default, and end.")
+    ] = False,
+    device: Device = "auto",
     json: AsJson = False,
 ) -> None:
     """Train a sequential recommender on a release's log and features.
@@ -43,11 +66,22 @@ def run(
         console.table(None, ["option", "default", "meaning"], option_table())
         return
     given = parse_options(option or []) | {
-        key: value for key, value in {"epochs": epochs, "length": length, "seed": seed}.items() if value is not None
+        key: value
+        for key, value in {"epochs": epochs, "length": length, "seed": seed}.items()
+        if value is not None
     }
     opened = open_store(store)
     with console.EpochLog(quiet=json) as log:
-        run = fit(opened, backbone=backbone, items=items, release=release, resume=resume, progress=log, **given)
+        run = fit(
+            opened,
+            backbone=backbone,
+            items=items,
+            release=release,
+            resume=resume,
+            device=device,
+            progress=log,
+            **given,
+        )
     if json:
         console.as_json(run.summary())
         return

@@ -1,0 +1,150 @@
+"""Evaluating a run: full-catalogue ranking with floors beside it, kept with the run, shown as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from featurestore.errors import BadInput, Conflict
+
+if TYPE_CHECKING:
+    from featurestore.store import Store
+    from recommender.evaluate import Result
+
+MEANING = {
+    "HR": "share of users whose held-out item is among the first k",
+    "NDCG": "the same, but a place near the top counts more: 1 / log2(1 + rank)",
+    "MRR": "mean of 1 / rank, 0 beyond k",
+    "AUC": "chance that the held-out item is ranked above another candidate",
+    "coverage": "share of the catalogue that stands in at least one user's first k",
+    "novelty": "mean surprise of what is shown, in bits: high means seldom taken in training",
+}
+GROUPS = {
+    "items:head": "the fifth of the items with most training events",
+    "items:tail": "the others that training saw",
+    "items:cold": "items that training never saw",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of a report."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Any]]
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found: `full` and, where asked for, `sampled` results by name, the run's own first."""
+
+    run: str
+    which: str
+    full: dict[str, Result]
+    sampled: dict[str, Result] = field(default_factory=dict)
+
+    @property
+    def result(self) -> Result:
+        """The run's own full ranking."""
+        return self.full[self.run]
+
+    def to_dict(self) -> dict[str, Any]:
+        own = self.result.to_dict()
+        return {
+            "run": self.run,
+            "on": self.which,
+            "overall": own["metrics"],
+            "full": {name: result.to_dict() for name, result in self.full.items()},
+            "sampled": {name: result.to_dict() for name, result in self.sampled.items()},
+        }
+
+    def tables(self) -> list[Part]:
+        parts = [self._overall(self.full, f"{self.run} on {self.which}: {len(self.result.users):,} users")]
+        parts.append(self._groups())
+        if self.sampled:
+            parts.append(self._overall(self.sampled, "Sampled candidates: another, easier question"))
+        return parts
+
+    def _overall(self, results: dict[str, Result], title: str) -> Part:
+        names = list(next(iter(results.values())).metrics)
+        rows = [[name, *[result.metrics.get(name) for result in results.values()]] for name in names]
+        kinds = list(dict.fromkeys(name.split("@")[0] for name in names))
+        told = "; ".join(f"{kind}: {MEANING[kind]}" for kind in kinds if kind in MEANING)
+        return Part(title, ["metric", *results], rows, f"{next(iter(results.values())).protocol}. {told}")
+
+    def _groups(self) -> Part:
+        groups = self.result.groups
+        names = [name for name in next(iter(groups.values())) if name != "users"]
+        shown = [name for name in names if name.endswith("@10")] or names[:3]
+        rows = [
+            [group, int(values["users"]), *[values[name] if values["users"] else None for name in shown]]
+            for group, values in groups.items()
+        ]
+        told = "; ".join(f"{name}: {text}" for name, text in GROUPS.items())
+        return Part("By kind of held-out item and of user", ["group", "users", *shown], rows, told)
+
+
+def evaluate(
+    store: Store,
+    run: str = "latest",
+    *,
+    on: str = "test",
+    ks: Sequence[int] = (5, 10, 20),
+    negatives: int | None = None,
+    seed: int = 0,
+    repeat: str | None = None,
+    baseline: bool = True,
+    device: str = "auto",
+) -> Report:
+    """Rank the whole catalogue for every user of a run's held-out events, and keep the figures with the run.
+
+    on: "test" or "valid". ks: cut-offs. negatives: also rank among so many sampled items (from `seed`), reported
+    apart. repeat: "mask" takes the items a user had before out of the ranking, "allow" leaves them in; by default as in
+    training. baseline: popularity on the same users beside it.
+
+    Writes `metrics.json` and, one row a user, `test_users.parquet` (or `valid_users.parquet`) into the run's folder.
+    Raises Conflict where the release no longer gives the events that the run was trained on.
+    """
+    import pyarrow.parquet as pq
+
+    from recommender import data
+    from recommender.baselines import popularity
+    from recommender.evaluate import evaluate as rank
+    from recommender.evaluate import sampled, scores_of
+    from recommender.fit import pick_device
+    from recommender.negatives import draw_negatives
+    from recommender.runs import open_run
+
+    if on not in ("test", "valid"):
+        raise BadInput(f"on is test or valid, not '{on}'")
+    if repeat not in (None, "mask", "allow"):
+        raise BadInput(f"repeat is mask or allow, not '{repeat}'")
+    which = cast(Literal["test", "valid"], on)
+    opened = open_run(store.root, run)
+    split = data.split_of(store.release(opened.release or "latest"), opened.config)
+    if split.hash != opened.split_hash:
+        raise Conflict(
+            f"run {opened.name} was trained on other events than its release gives",
+            remedy="train again: dualview train",
+        )
+    policy = cast(Literal["mask", "allow"], repeat or opened.config.repeat)
+    model = opened.load_model(device=str(pick_device(device)))
+    full = {opened.name: rank(scores_of(model, split, which), split, which, ks, repeat=policy)}
+    among: dict[str, Result] = {}
+    if baseline:
+        full["popularity"] = rank(popularity(split), split, which, ks, repeat=policy)
+    if negatives is not None:
+        drawn = draw_negatives(split, which, negatives, seed)
+        among[opened.name] = sampled(scores_of(model, split, which), split, drawn, ks)
+        if baseline:
+            among["popularity"] = sampled(popularity(split), split, drawn, ks)
+    report = Report(opened.name, on, full, among)
+    pq.write_table(report.result.to_table(split), opened.folder / f"{on}_users.parquet")
+    kept: dict[str, Any] = {on: report.result.to_dict()}
+    if among:
+        kept[f"{on}_sampled"] = among[opened.name].to_dict()
+    opened.write_metrics(**kept)
+    return report
