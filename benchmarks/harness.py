@@ -1,7 +1,7 @@
 """Two or more ways to do the same work, run in turn, compared by their medians.
 
-Runs are interleaved (a, b, a, b, ...) so that a machine that slows down slows all of them alike. What is reported is the
-ratio of medians and, as its spread, the least and greatest ratio of neighbouring runs.
+Runs are interleaved (a, b, a, b, ...) so that a machine that slows down slows all of them alike. What is reported is
+the ratio of medians and, as its spread, the least and greatest ratio of neighbouring runs.
 """
 
 from __future__ import annotations

@@ -212,6 +212,5 @@ class EpochLog:
             self._header = True
         ndcg = row.get("valid_ndcg@10")
         shown = f"{ndcg:8.4f}" if ndcg is not None else " " * 8
-        say(
-            f"{row['epoch']:5d}  {row['loss']:8.4f}  {shown}  {row['seconds']:8.1f}{'  best' if row.get('best') else ''}"
-        )
+        best = "  best" if row.get("best") else ""
+        say(f"{row['epoch']:5d}  {row['loss']:8.4f}  {shown}  {row['seconds']:8.1f}{best}")
