@@ -1,0 +1,5 @@
+"""`python -m dualview` is `dualview`."""
+
+from dualview.cli import main
+
+main()
