@@ -22,12 +22,16 @@ def documents(table: pa.Table, columns: Sequence[str], *, labels: bool = True) -
     """One document a row of `table`, from `columns` in their order; "" where all of them are empty.
 
     Strings are stripped, list entries joined with ", ", other types written as Arrow prints them; NULL and "" are left
-    out. A document made of a single column is the bare value.
+    out. An item of which only one value is there gets that value, without its name.
     """
-    parts = [(name, texts(table[name])) for name in columns]
-    named = [f"{name}: " if labels and name != TITLE and len(parts) > 1 else "" for name, _ in parts]
-    rows = zip(*(values for _, values in parts), strict=True)
-    return ["\n".join(name + value for name, value in zip(named, row, strict=True) if value) for row in rows]
+    names = [f"{name}: " if labels and name != TITLE else "" for name in columns]
+    rows = zip(*(texts(table[name]) for name in columns), strict=True)
+    return [_joined(names, row) for row in rows]
+
+
+def _joined(names: Sequence[str], values: Sequence[str]) -> str:
+    there = [(name, value) for name, value in zip(names, values, strict=True) if value]
+    return there[0][1] if len(there) == 1 else "\n".join(name + value for name, value in there)
 
 
 def texts(column: pa.ChunkedArray) -> list[str]:

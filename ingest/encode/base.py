@@ -99,6 +99,7 @@ class Maker(ABC, Generic[O]):
     options: ClassVar[type[Options]]
     code_version: ClassVar[int] = 1
     fitted: ClassVar[bool] = False
+    artifact: ClassVar[str] = ""  # name of what a fit makes, in the recipe
     needs_model: ClassVar[bool] = True
 
     @abstractmethod
@@ -112,7 +113,7 @@ class Maker(ABC, Generic[O]):
     def load(self, recipe: Recipe, tools: Tools) -> Any:
         """The encoder of a recipe: a TextEncoder or an ImageEncoder, as `kind` says."""
 
-    def fit(self, texts: Sequence[str], options: dict[str, Any], seed: int) -> Fitted:
+    def fit(self, texts: Sequence[str], options: dict[str, Any]) -> Fitted:
         raise NotImplementedError(f"{self.name} has nothing to fit")
 
 

@@ -198,7 +198,7 @@ def _find(model: str, pretrained: str | None, models: Models) -> tuple[str | Non
     if local or (architecture not in open_clip.list_models() and "/" in model):
         if pretrained is not None:
             raise BadInput(
-                f"pretrained = '{pretrained}' goes with an architecture; '{model}' is a folder or a repository with weights",
+                f"pretrained = '{pretrained}' goes with an architecture, and '{model}' brings weights",
                 remedy="remove pretrained",
             )
         return None, _configured(model.removeprefix(HUB), models)

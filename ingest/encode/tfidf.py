@@ -69,6 +69,7 @@ class TfidfOptions(TextOptions):
 class TfidfSvd(Maker[TfidfOptions]):
     code_version: ClassVar[int] = 1
     fitted: ClassVar[bool] = True
+    artifact: ClassVar[str] = ARTIFACT
     needs_model: ClassVar[bool] = False
 
     def resolve(
@@ -76,7 +77,7 @@ class TfidfSvd(Maker[TfidfOptions]):
     ) -> Resolved:
         return Resolved(options=options.model_dump(mode="json"), dim=None)
 
-    def fit(self, texts: Sequence[str], options: dict[str, Any], seed: int) -> Fitted:
+    def fit(self, texts: Sequence[str], options: dict[str, Any]) -> Fitted:
         """Vocabulary, rarity weights and axes of `texts`. Without a single word the fit is empty, of size 1."""
         from safetensors.numpy import save
 
@@ -85,7 +86,7 @@ class TfidfSvd(Maker[TfidfOptions]):
             weighted = vectorizer.fit_transform(texts)
         except ValueError:  # scikit-learn's answer to texts without a single word
             return Fitted(files={}, dim=1, notes=("no text has a word in it: nothing was learnt",))
-        axes = _axes(weighted, options["dim"], seed)
+        axes = _axes(weighted, options["dim"], options["seed"])
         names = vectorizer.get_feature_names_out().tolist()
         notes = []
         if len(axes) < options["dim"]:

@@ -1,0 +1,335 @@
+"""`materialize`: compute every cell that is missing or stale, and nothing else.
+
+Features in the order of their graph; for each: its recipe (`ingest.resolve`), one plan, inputs read by column, vectors
+in batches, one commit for some thousands of rows. What cannot be computed for one item becomes that cell's error; a
+fault of the program or a full disk is raised, and what was committed before it stays. A call with nothing to do loads
+neither a model library nor lancedb.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore import features as cells
+from featurestore import journal, schema
+from featurestore.errors import BadInput, CellError
+from featurestore.schema import State, Status
+from ingest import resolve
+from ingest.document import documents
+from ingest.encode import base
+from ingest.encode.models import Models
+from ingest.pipeline import Encoded, encode_images, encode_texts
+from ingest.resolve import fit_transform
+
+if TYPE_CHECKING:
+    from featurestore.definitions import FeatureDef
+    from featurestore.recipe import Recipe
+    from featurestore.store import Store
+
+__all__ = ["FeatureReport", "MaterializeReport", "Progress", "fit_transform", "materialize"]
+
+Places = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+
+COMMIT_ROWS = 4096
+COMMIT_SECONDS = 60.0  # the most work that an interruption can lose, whatever the encoder's speed
+READ_ROWS = 200_000  # cells whose inputs are in memory at once
+
+
+class Progress(Protocol):
+    def start(self, label: str, total: int | None = None) -> None: ...
+
+    def advance(self, n: int = 1) -> None: ...
+
+    def done(self) -> None: ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def start(self, label: str, total: int | None = None) -> None: ...
+
+    def advance(self, n: int = 1) -> None: ...
+
+    def done(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """What was done for one feature. skipped: cells left alone (blocked, failed for good, or beyond `limit`)."""
+
+    feature: str
+    recipe: str | None
+    ok: int = 0
+    no_input: int = 0
+    error: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def computed(self) -> int:
+        return self.ok + self.no_input + self.error
+
+    @property
+    def rate(self) -> float:
+        """Cells a second that went through the encoder."""
+        return (self.ok + self.error) / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"computed": self.computed, "rate": self.rate}
+
+
+@dataclass(frozen=True)
+class MaterializeReport:
+    features: list[FeatureReport]
+    seconds: float
+
+    @property
+    def computed(self) -> int:
+        return sum(f.computed for f in self.features)
+
+    @property
+    def errors(self) -> int:
+        return sum(f.error for f in self.features)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "features": [f.to_dict() for f in self.features],
+            "computed": self.computed,
+            "errors": self.errors,
+            "seconds": self.seconds,
+        }
+
+
+def materialize(
+    store: Store,
+    features: Sequence[str] | str | None = None,
+    *,
+    failed: bool = False,
+    limit: int | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    commit_rows: int = COMMIT_ROWS,
+    wait: float | None = None,
+    progress: Progress | None = None,
+) -> MaterializeReport:
+    """Compute what is not current.
+
+    features: these and what they read; None for all. failed: cells that failed for good are tried again too.
+    limit: at most so many cells a feature. device: auto, cpu, cuda, cuda:1, mps. batch_size: rows an encoder takes at
+    once, None for the encoder's own; it is halved where memory does not suffice. wait: seconds to wait for another
+    writer. Raises BadInput for a definition that cannot be meant, ModelUnavailable, Conflict for a store being written.
+    """
+    begun = time.monotonic()
+    if commit_rows < 1 or (batch_size is not None and batch_size < 1) or (limit is not None and limit < 1):
+        raise BadInput(
+            "commit_rows, batch_size and limit are 1 or more", remedy="leave them out for the defaults"
+        )
+    wanted = [features] if isinstance(features, str) else None if features is None else list(features)
+    run = _Run(store, failed, limit, device, batch_size, commit_rows, progress or Silent())
+    with store.lock("materialize", wait):
+        ordered = store.definitions.ordered(wanted)
+        for definition in ordered:
+            resolve.check(definition)
+        try:
+            reports = [run.feature(definition) for definition in ordered]
+        finally:
+            run.progress.done()
+            if run.loaded:
+                _release()
+    return MaterializeReport(reports, time.monotonic() - begun)
+
+
+def _release() -> None:
+    """Give models back: training in the same process needs the memory."""
+    from ingest.encode import clip, sentence, timm_image
+
+    for module in (clip, sentence, timm_image):
+        module.load_library.cache_clear()
+
+
+@dataclass
+class _Run:
+    """One call of `materialize`."""
+
+    store: Store
+    failed: bool
+    limit: int | None
+    device: str
+    batch_size: int | None
+    commit_rows: int
+    progress: Progress
+    loaded: bool = False
+
+    def feature(self, definition: FeatureDef) -> FeatureReport:
+        begun = time.monotonic()
+        recipe = resolve.active(self.store, definition)
+        if definition.kind == resolve.IMPORTED or not self.store.tables.exists(schema.ITEMS):
+            return FeatureReport(definition.name, recipe.short if recipe else None)
+        notes: tuple[str, ...] = ()
+        if recipe is None:
+            self.loaded = True
+            recipe, notes = resolve.resolve(self.store, definition, device=self.device)
+        plan = self.store.plan(definition.name)
+        todo = cells.work(plan, failed=self.failed)
+        if self.limit is not None:
+            todo = todo.slice(0, self.limit)
+        left = len(plan) - len(todo) - int(pc.sum(pc.equal(plan["state"], State.CURRENT)).as_py() or 0)
+        if not len(todo):
+            return FeatureReport(definition.name, recipe.short, skipped=left, notes=notes)
+        self.progress.start(definition.name, len(todo))
+        sink = Sink(self.store, definition.name, recipe, self.commit_rows, self.progress)
+        for start in range(0, len(todo), READ_ROWS):
+            self._compute(definition, recipe, todo.slice(start, READ_ROWS), sink)
+        sink.flush()
+        self.progress.done()
+        report = FeatureReport(
+            definition.name,
+            recipe.short,
+            ok=sink.counts[Status.OK],
+            no_input=sink.counts[Status.NO_INPUT],
+            error=sink.counts[Status.ERROR],
+            skipped=left,
+            seconds=time.monotonic() - begun,
+            notes=notes,
+        )
+        facts = report.to_dict() | {"device": self.device}
+        journal.record(self.store.root, "materialize", **facts)
+        return report
+
+    def _compute(self, definition: FeatureDef, recipe: Recipe, todo: pa.Table, sink: Sink) -> None:
+        """Compute the cells of `todo`; equal inputs are computed once."""
+        empty = pc.invert(todo["has_input"])
+        sink.no_input(todo.filter(empty))
+        todo = todo.filter(todo["has_input"])
+        if not len(todo):
+            return
+        groups = Groups(todo)
+        self.loaded = True
+        maker = base.maker(definition.kind, definition.encoder)
+        models = Models(self.store.root)
+        tools = base.Tools(models, self.store.artifacts, self.device, self.batch_size, definition.model)
+        inputs = read_inputs(self.store, recipe, groups.first)
+        assert recipe.dim is not None
+        if definition.kind == "embed_image":
+            shas = inputs[schema.IMAGE_SHA256].to_pylist()
+            found = encode_images(maker.load(recipe, tools), self.store.tables, shas, recipe.dim)
+        else:
+            texts = documents(inputs, resolve.names(recipe), labels=bool(recipe.options["labels"]))
+            blank = np.flatnonzero([not text for text in texts])  # a list with nothing but NULLs in it
+            sink.no_input(groups.rows(blank)[0])
+            groups = groups.keep(np.flatnonzero([bool(text) for text in texts]))
+            texts = [text for text in texts if text]
+            found = encode_texts(maker.load(recipe, tools), texts, recipe.dim)
+        for encoded in found:
+            sink.add(groups, encoded)
+
+
+class Groups:
+    """Cells with the same input, which are computed once. Group g's representative is row g of `first`."""
+
+    def __init__(self, todo: pa.Table) -> None:
+        hashes = np.asarray(todo[schema.INPUT_HASH].to_pylist(), dtype=np.str_)
+        _, first, group = np.unique(hashes, return_index=True, return_inverse=True)
+        self._todo = todo
+        self._members = np.argsort(group, kind="stable")  # rows of `todo`, group after group
+        self._starts = np.searchsorted(group[self._members], np.arange(len(first) + 1))
+        self.first = todo.take(pa.array(first))[schema.ITEM_ID]
+
+    def keep(self, groups: Places) -> Groups:
+        """Only these groups, numbered anew from 0."""
+        kept = object.__new__(Groups)
+        kept._todo, kept.first = self._todo, self.first.take(pa.array(groups))
+        sizes = self._starts[groups + 1] - self._starts[groups]
+        kept._starts = np.concatenate([[0], np.cumsum(sizes)])
+        kept._members = np.concatenate(
+            [self._members[self._starts[g] : self._starts[g + 1]] for g in groups] or [self._members[:0]]
+        )
+        return kept
+
+    def rows(self, groups: Places) -> tuple[pa.Table, Places]:
+        """(rows of the plan in these groups, for each of them the place of its group in `groups`)."""
+        sizes = self._starts[groups + 1] - self._starts[groups]
+        place = np.repeat(np.arange(len(groups)), sizes)
+        offset = np.arange(len(place)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self._todo.take(pa.array(self._members[self._starts[groups][place] + offset])), place
+
+
+class Sink:
+    """Collects computed cells and commits them some thousands at a time."""
+
+    def __init__(
+        self, store: Store, feature: str, recipe: Recipe, commit_rows: int, progress: Progress
+    ) -> None:
+        self._store, self._feature, self._recipe = store, feature, recipe
+        self._commit_rows, self._progress = commit_rows, progress
+        self._parts: list[pa.Table] = []
+        self._waiting = 0
+        self._committed = time.monotonic()
+        self.counts = dict.fromkeys(Status, 0)
+
+    def no_input(self, rows: pa.Table) -> None:
+        for start in range(0, len(rows), self._commit_rows):
+            self._put(rows.slice(start, self._commit_rows), Status.NO_INPUT)
+
+    def add(self, groups: Groups, encoded: Encoded) -> None:
+        if len(encoded.places):
+            rows, place = groups.rows(encoded.places)
+            self._put(rows, Status.OK, values=encoded.vectors[place])
+        for group, error in encoded.errors.items():
+            self._put(groups.rows(np.asarray([group]))[0], Status.ERROR, error=error)
+
+    def flush(self) -> None:
+        if self._parts:
+            cells.commit(self._store.tables, self._feature, self._recipe, pa.concat_tables(self._parts))
+        self._parts, self._waiting = [], 0
+        self._committed = time.monotonic()
+
+    def _put(
+        self, rows: pa.Table, status: Status, *, values: Vectors | None = None, error: CellError | None = None
+    ) -> None:
+        if not len(rows):
+            return
+        kind = schema.value_type(self._recipe.value, self._recipe.dim)
+        text = pa.string()
+        columns = {
+            schema.ITEM_ID: rows[schema.ITEM_ID],
+            schema.INPUT_HASH: rows[schema.INPUT_HASH],
+            schema.VALUE: pa.nulls(len(rows), kind) if values is None else _vectors(values, kind),
+            schema.STATUS: pa.repeat(pa.scalar(str(status), text), len(rows)),
+            schema.ERROR_CODE: pa.repeat(pa.scalar(error.code if error else None, text), len(rows)),
+            schema.ERROR_MESSAGE: pa.repeat(pa.scalar(error.message if error else None, text), len(rows)),
+            schema.TRANSIENT: pa.repeat(pa.scalar(error is not None and error.transient), len(rows)),
+            schema.ATTEMPTS: rows[schema.ATTEMPTS],
+        }
+        self._parts.append(pa.table(columns))
+        self._waiting += len(rows)
+        self.counts[status] += len(rows)
+        self._progress.advance(len(rows))
+        late = time.monotonic() - self._committed > COMMIT_SECONDS
+        if self._waiting >= self._commit_rows or late:
+            self.flush()
+
+
+def _vectors(values: Vectors, kind: pa.DataType) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=kind)
+
+
+def read_inputs(store: Store, recipe: Recipe, ids: pa.ChunkedArray) -> pa.Table:
+    """The columns and upstream texts that a recipe reads, one row for each of `ids` in their order."""
+    columns = recipe.columns + ([schema.IMAGE_SHA256] if schema.IMAGE in recipe.inputs else [])
+    scan = store.tables.dataset(schema.ITEMS).to_batches(columns=[schema.ITEM_ID, *columns])
+    wanted = pa.array(ids.to_pylist(), pa.string())
+    batches = [batch.filter(pc.is_in(batch[schema.ITEM_ID], wanted)) for batch in scan]
+    table = pa.Table.from_batches(batches)
+    place = pc.index_in(wanted, pa.array(table[schema.ITEM_ID].to_pylist(), pa.string()))
+    return resolve.joined(store, table.take(place), recipe)

@@ -1,0 +1,249 @@
+"""From a definition in features.toml to the active recipe: columns pinned, model known by hash, transform fitted.
+
+A recipe stays active until its definition, the code's version, the model folder's content or a recipe that it reads
+has changed. New or edited items never change it: `text` keeps meaning the columns that there were when it was resolved,
+and a fitted transform keeps its fit until `dualview fit --refit`. To find that nothing changed takes no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurestore import schema
+from featurestore.definitions import DOCUMENT, FeatureDef
+from featurestore.errors import BadInput, Conflict, did_you_mean
+from featurestore.recipe import COLUMN, FEATURE, Recipe
+from featurestore.schema import ValueKind
+from ingest.document import documents
+from ingest.encode import base
+from ingest.encode.models import Models
+
+if TYPE_CHECKING:
+    from featurestore.store import Store
+
+IMPORTED = "imported"  # a kind whose values are brought, not computed
+FIT_ROWS = 200_000  # texts a fit looks at, spread evenly over the ids
+DRIFT_ROWS = 20_000  # texts looked at for words that a fit does not know
+
+
+def check(definition: FeatureDef) -> None:
+    """Refuse a definition whose kind, encoder, options or inputs cannot be meant. Raises BadInput."""
+    if definition.kind == IMPORTED:
+        return
+    where = f"features.toml, [features.{definition.name}]"
+    if definition.kind not in base.kinds():
+        raise BadInput(
+            f"{where}: unknown kind '{definition.kind}'",
+            remedy=did_you_mean(definition.kind, [*base.kinds(), IMPORTED]),
+        )
+    maker = base.maker(definition.kind, definition.encoder)
+    base.check_options(definition.name, maker, definition.options)
+    if definition.model is not None and not maker.needs_model:
+        raise BadInput(f"{where}: encoder '{definition.encoder}' takes no model", remedy="remove model")
+    if definition.kind == "embed_image" and definition.inputs != [schema.IMAGE]:
+        raise BadInput(f"{where}: embed_image reads the picture", remedy='inputs = ["image"]')
+    if definition.kind == "embed_text" and schema.IMAGE in definition.inputs:
+        raise BadInput(
+            f"{where}: embed_text reads no pictures", remedy='inputs = ["text"], or names of columns'
+        )
+
+
+def active(store: Store, definition: FeatureDef) -> Recipe | None:
+    """The locked recipe if it is still what is asked for, else None. Looks at names, sizes and times of files only."""
+    locked = store.locked().get(definition.name)
+    if locked is None or store.outdated(definition.name) is not None:
+        return None
+    recipe = locked.recipe
+    if definition.kind == IMPORTED:
+        return recipe
+    maker = base.maker(definition.kind, definition.encoder)
+    if maker.code_version != recipe.code_version:
+        return None
+    if maker.fitted and not recipe.artifacts and any(texts(store, recipe, rows=1)):
+        return None  # fitted on a catalogue without a word, which has some now
+    if recipe.model is not None and definition.model is not None:
+        return recipe if Models(store.root).unchanged(definition.model, recipe.model) else None
+    return recipe
+
+
+def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tuple[Recipe, tuple[str, ...]]:
+    """Make and lock the recipe of a definition, fitting where its encoder is fitted; what it reads is resolved already.
+
+    Returns the recipe and notes for the user. The caller holds the writer's lock. Raises BadInput, ModelUnavailable.
+    """
+    check(definition)
+    maker = base.maker(definition.kind, definition.encoder)
+    options = base.check_options(definition.name, maker, definition.options)
+    resolved = maker.resolve(options, definition.model, Models(store.root), device)
+    draft = Recipe(
+        kind=definition.kind,
+        inputs=tuple(_inputs(store, definition)),
+        encoder=definition.encoder,
+        model=resolved.model,
+        options=resolved.options,
+        value=ValueKind.VECTOR,
+        dim=resolved.dim or 1,
+        code_version=maker.code_version,
+    )
+    if not maker.fitted:
+        store.lock_recipe(definition.name, draft)
+        return draft, ()
+    corpus = list(texts(store, draft, rows=FIT_ROWS))
+    fitted = maker.fit(corpus, resolved.options)
+    artifacts = {maker.artifact: store.artifacts.put(fitted.files)} if fitted.files else {}
+    recipe = draft.model_copy(update={"dim": fitted.dim, "artifacts": artifacts})
+    ids = _live_ids(store)
+    facts = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "items": len(ids),
+        "items_sha256": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest(),
+        "texts": len(corpus),
+        "notes": list(fitted.notes),
+    }
+    store.lock_recipe(definition.name, recipe, facts)
+    return recipe, fitted.notes
+
+
+def fit_transform(store: Store, feature: str, refit: bool = False, *, wait: float | None = None) -> Recipe:
+    """Fit a feature's transform on today's catalogue: a new artifact, a new recipe, a new table to fill.
+
+    What is published keeps serving the old one. Raises BadInput for an encoder that is not fitted, Conflict where a
+    fit exists and `refit` is not asked for.
+    """
+    definition = store.definitions.get(feature)
+    check(definition)
+    if definition.kind == IMPORTED or not base.maker(definition.kind, definition.encoder).fitted:
+        raise BadInput(
+            f"feature '{feature}' has nothing to fit: encoder '{definition.encoder}' learns nothing from the catalogue",
+            remedy="dualview materialize computes it",
+        )
+    with store.lock("fit", wait):
+        if not store.tables.exists(schema.ITEMS):
+            raise BadInput(
+                "the store has no items to fit on", remedy=f"dualview ingest {store.root} items.csv"
+            )
+        locked = store.locked().get(feature)
+        if locked is not None and locked.recipe.artifacts and not refit and active(store, definition):
+            when = (locked.fitted or {}).get("at", "earlier")
+            raise Conflict(
+                f"feature '{feature}' is fitted already ({when}), and a new fit makes every vector anew",
+                remedy=f"dualview fit {store.root} {feature} --refit",
+            )
+        return resolve(store, definition)[0]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far today's catalogue is from the one that a feature was fitted on.
+
+    unknown_words: share of the words, in items added or edited since, that the fit does not know.
+    """
+
+    items_then: int
+    items_now: int
+    changed_since: int
+    unknown_words: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def drift(store: Store, feature: str) -> Drift | None:
+    """See `Drift`; None for a feature that is not fitted. Light: reads the vocabulary and the changed items only."""
+    from ingest.encode.tfidf import ARTIFACT, unknown_words
+
+    locked = store.locked().get(feature)
+    if locked is None or not locked.fitted:
+        return None
+    recipe = locked.recipe
+    since = f"{schema.UPDATED_AT} > timestamp '{locked.fitted['at'][:19].replace('T', ' ')}'"
+    changed = store.tables.dataset(schema.ITEMS).count_rows(f"{_LIVE} AND {since}")
+    folder = store.artifacts.path(recipe.artifacts[ARTIFACT]) if ARTIFACT in recipe.artifacts else None
+    words = recipe.options.get("terms") != "letters"
+    new = list(texts(store, recipe, rows=DRIFT_ROWS, condition=since)) if changed and words else []
+    return Drift(int(locked.fitted["items"]), len(_live_ids(store)), changed, unknown_words(new, folder))
+
+
+_LIVE = f"{schema.DELETED} IS NOT TRUE"
+
+
+def texts(store: Store, recipe: Recipe, *, rows: int, condition: str | None = None) -> Iterator[str]:
+    """Documents of live items that have any text, in order of id; at most `rows`, spread evenly."""
+    tables = store.tables
+    condition = f"{_LIVE} AND {condition}" if condition else _LIVE
+    table = tables.read(schema.ITEMS, columns=[schema.ITEM_ID, *recipe.columns], filter=condition)
+    table = joined(store, table.sort_by(schema.ITEM_ID), recipe)
+    found = [text for text in documents(table, names(recipe), labels=bool(recipe.options["labels"])) if text]
+    step = max(1.0, len(found) / rows)
+    for place in range(min(rows, len(found))):
+        yield found[int(place * step)]
+
+
+def names(recipe: Recipe) -> list[str]:
+    """Columns of `joined` that make a document, in the order of the recipe's inputs."""
+    return [name.removeprefix(COLUMN).split("@")[0] for name in recipe.inputs]
+
+
+def joined(store: Store, table: pa.Table, recipe: Recipe) -> pa.Table:
+    """`table` (item_id and columns) with a column `feature:NAME` for each text feature that the recipe reads."""
+    recipes = store.recipes()
+    for name, _ in recipe.upstream:
+        above = store.tables.read(
+            recipes[name].table(name),
+            columns=[schema.ITEM_ID, schema.VALUE],
+            filter=f"{schema.STATUS} = '{schema.Status.OK}'",
+        )
+        place = pc.index_in(table[schema.ITEM_ID], above[schema.ITEM_ID].combine_chunks())
+        table = table.append_column(f"{FEATURE}{name}", above[schema.VALUE].take(place))
+    return table
+
+
+def _inputs(store: Store, definition: FeatureDef) -> Iterator[str]:
+    """The recipe's inputs: "text" spelled out as columns, features with their active recipe."""
+    above = store.definitions.upstream(definition.name)
+    fields = store.tables.schema(schema.ITEMS)
+    for given in definition.inputs:
+        name = given.removeprefix(FEATURE)
+        if name in above:
+            recipe = store.recipe(name)
+            assert recipe is not None, "what a feature reads is resolved before it"
+            if recipe.value is not ValueKind.TEXT:
+                raise BadInput(
+                    f"feature '{definition.name}' reads '{name}', which holds vectors, not texts",
+                    remedy="read a feature of texts, or columns",
+                )
+            yield f"{FEATURE}{name}@{recipe.id}"
+        elif given == schema.IMAGE:
+            yield given
+        elif given == DOCUMENT:
+            yield from (f"{COLUMN}{column}" for column in _text_columns(fields))
+        elif given not in fields.names or given.startswith("_"):
+            known = [field.name for field in schema.attribute_fields(fields)]
+            raise BadInput(
+                f"feature '{definition.name}' reads '{given}', which the items do not have",
+                remedy=did_you_mean(given, [DOCUMENT, schema.IMAGE, schema.TITLE, *known]),
+            )
+        else:
+            yield f"{COLUMN}{given}"
+
+
+def _text_columns(fields: pa.Schema) -> list[str]:
+    """Title and every attribute of texts or of lists of texts."""
+
+    def text(kind: pa.DataType) -> bool:
+        inner = kind.value_type if pa.types.is_list(kind) else kind
+        return bool(pa.types.is_string(inner))
+
+    return [schema.TITLE, *(f.name for f in schema.attribute_fields(fields) if text(f.type))]
+
+
+def _live_ids(store: Store) -> list[str]:
+    ids = store.tables.read(schema.ITEMS, columns=[schema.ITEM_ID], filter=_LIVE)
+    return ids[schema.ITEM_ID].to_pylist()  # type: ignore[no-any-return]
