@@ -236,11 +236,8 @@ def _one_user(
         told = shop.drives(settings, taste, history[-1] if history else None, float(new))
         among, total, weight = np.zeros(0, np.int64), 0.0, np.zeros(0)
         while total == 0:  # a drive whose candidates are all taken has nothing to offer; another one is drawn
-            pick = rng.random() * sum(probability for probability, _ in told)
-            for probability, drive in told:
-                pick -= probability
-                if pick < 0:
-                    break
+            chances = np.cumsum([probability for probability, _ in told])
+            _, drive = told[int(np.searchsorted(chances, rng.random() * chances[-1], side="right"))]
             among, weight = shop.weights(drive, taste, taken, (now - EPOCH) / DAY)
             total = float(weight.sum())
         place = int(np.searchsorted(np.cumsum(weight), rng.random() * total, side="right"))

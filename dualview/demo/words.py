@@ -66,8 +66,8 @@ gardening|Garden,Seedling,Greenhouse,Trowel|
     seedlings,trowels,compost,greenhouses,climbing beans|gardening,potting seedlings
 medieval|Castle,Knight,Crusader,Drawbridge|
     drawbridges,knights,heraldic shields,castle towers,jousts|jousting,storming castles
-diving|Reef,Snorkel,Coral,Deep Sea|
-    coral reefs,sea turtles,snorkels,shipwrecks,diving bells|scuba diving,snorkelling
+diving|Reef,Snorkel,Manta,Deep Sea|
+    manta rays,sea turtles,snorkels,shipwrecks,diving bells|scuba diving,snorkelling
 football|Football,Striker,Stadium,Kickoff|
     packed stadiums,strikers,penalty kicks,the crossbar,corner flags|playing football,cheering at a match
 rodeo|Rodeo,Lasso,Cowboy,Saloon|
