@@ -1,0 +1,27 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from featurestore.store import Store
+
+TWO_FEATURES = """
+[features.text]
+kind = "embed_text"
+inputs = ["text"]
+encoder = "tfidf_svd"
+
+[features.image]
+kind = "embed_image"
+inputs = ["image"]
+encoder = "color_texture"
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store with a text and an image feature."""
+    return Store.create(tmp_path / "store", TWO_FEATURES)
