@@ -46,7 +46,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Events:
-    """A clean log: user_id, item_id, event, timestamp, position, value, in source order; `ignored`: columns not kept."""
+    """A clean log: user_id, item_id, event, timestamp, position, value, in source order. ignored: not kept."""
 
     table: pa.Table
     ignored: list[str]

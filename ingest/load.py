@@ -1,0 +1,282 @@
+"""`ingest`: a catalogue and a log into the store; only what changed is written.
+
+Everything is read and checked first, so a refused call leaves the store as it was. Then pictures, items, events and
+what was set aside are committed in that order: after a kill, running it again completes it. Nothing already stored
+is lost to a bad row: an item whose new value or picture is unusable keeps the one it had.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from featurestore import journal, quarantine
+from featurestore.errors import BadInput
+from featurestore.interactions import EventChanges, upsert_interactions
+from featurestore.items import ItemChanges, keep_stored, upsert_items
+from featurestore.schema import IMAGE, IMAGE_SHA256, IMAGES, ITEM_ID, ITEMS, TITLE, attribute_fields
+from ingest.mapping import Mapping, read_mapping
+from ingest.pictures import PictureError
+from ingest.raw import Raw
+from ingest.readers import read_source
+from ingest.shelve import shelve
+from ingest.validate import Events, Items, clean_events, clean_items
+
+if TYPE_CHECKING:
+    from featurestore.store import Store
+    from featurestore.tables import Tables
+
+Progress = Callable[[int, int | None, str], None]
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Items by their picture. new: pictures the store had not (two items may share one)."""
+
+    items: int = 0  # with a usable picture
+    new: int = 0
+    none: int = 0  # the source names none
+    failed: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What an ingest did. None where the call had no such source; quarantined: rows or fields set aside, by code."""
+
+    items: ItemChanges | None
+    events: EventChanges | None
+    images: ImageCounts | None
+    quarantined: dict[str, int]
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def wrote(self) -> bool:
+        """Whether items or events changed."""
+        kinds = [part.to_dict() for part in (self.items, self.events) if part is not None]
+        return any(count for kind in kinds for name, count in kind.items() if name != "unchanged")
+
+    def to_dict(self) -> dict[str, Any]:
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return found | {"notes": list(self.notes), "seconds": round(self.seconds, 3)}
+
+
+def ingest(
+    store: Store,
+    items: Any = None,
+    interactions: Any = None,
+    *,
+    mapping: str | Path | Mapping | None = None,
+    images_root: str | Path | None = None,
+    remove_missing: bool = False,
+    replace_interactions: bool = False,
+    keep_images: bool = False,
+    wait: float | None = None,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Read a catalogue, a log, or both.
+
+    items, interactions: path (csv, jsonl, parquet; a folder of pictures is a catalogue), Arrow table or pandas
+    frame. mapping: TOML file, see `ingest.mapping`. images_root: what image paths are relative to (else the
+    mapping's, else the folder of `items`). remove_missing: items that `items` no longer names are tombstoned.
+    replace_interactions: the log becomes `interactions`. keep_images: store the pictures' own bytes. wait: seconds
+    to wait for another writer. progress: called with (done, total or None, label).
+
+    Raises BadInput (the call, a source as a whole, the mapping) before anything is written; Conflict for a second
+    writer.
+    """
+    _check_call(items, interactions, remove_missing, replace_interactions, keep_images)
+    said = read_mapping(mapping)
+    started = time.monotonic()
+    notes: list[str] = []
+    with store.lock("ingest", wait):
+        tables = store.tables
+        raw_items = _read(items, said, "items", progress)
+        raw_events = _read(interactions, said, "interactions", progress)
+        catalogue = clean_items(raw_items, said, _fixed(tables)) if raw_items else None
+        if catalogue is not None and raw_items is not None:
+            remove_missing = _may_remove(catalogue, raw_items, remove_missing, notes)
+        folder = _images_folder(items, images_root, said, catalogue)
+        log = None
+        if raw_events is not None:
+            log = clean_events(raw_events, said.interactions, _known_ids(tables, catalogue))
+            _check_log(log, raw_events, replace_interactions, notes)
+
+        counts = changes = events = None
+        if catalogue is not None and raw_items is not None:
+            table, counts = _pictures(tables, catalogue, raw_items, folder, keep_images, progress)
+            _tell(progress, 0, table.num_rows, "writing items")
+            changes = upsert_items(tables, table, remove_missing=remove_missing)
+            _tell(progress, table.num_rows, table.num_rows, "writing items")
+        if log is not None:
+            _tell(progress, 0, log.table.num_rows, "writing events")
+            events = upsert_interactions(tables, log.table, replace=replace_interactions)
+            _tell(progress, log.table.num_rows, log.table.num_rows, "writing events")
+        codes: Counter[str] = Counter()
+        for raw in (raw_items, raw_events):
+            if raw is not None:
+                quarantine.put(tables, raw.rejects.table(), raw.name)
+                codes.update(raw.rejects.counts())
+        seconds = time.monotonic() - started
+        report = IngestReport(changes, events, counts, dict(sorted(codes.items())), tuple(notes), seconds)
+        if report.wrote or (counts is not None and counts.new):
+            sources = [raw.name for raw in (raw_items, raw_events) if raw is not None]
+            journal.record(store.root, "ingest", sources=sources, **report.to_dict())
+    return report
+
+
+def _check_call(
+    items: Any, interactions: Any, remove_missing: bool, replace: bool, keep_images: bool
+) -> None:
+    if items is None and interactions is None:
+        raise BadInput("nothing to ingest", remedy="name a catalogue, a log, or both")
+    if items is None and (remove_missing or keep_images):
+        option = "remove_missing" if remove_missing else "keep_images"
+        raise BadInput(f"{option} is about items, and no items were given", remedy="name the catalogue too")
+    if interactions is None and replace:
+        raise BadInput(
+            "replace_interactions needs interactions to replace the log by", remedy="name the log too"
+        )
+
+
+def _read(source: Any, said: Mapping, role: str, progress: Progress | None) -> Raw | None:
+    if source is None:
+        return None
+    _tell(progress, 0, None, f"reading {role}")
+    return read_source(source, said if role == "items" else said.interactions, role)
+
+
+def _fixed(tables: Tables) -> dict[str, pa.DataType]:
+    """The types of the columns that the catalogue has."""
+    if not tables.exists(ITEMS):
+        return {}
+    return {field.name: field.type for field in attribute_fields(tables.schema(ITEMS))} | {TITLE: pa.string()}
+
+
+def _may_remove(catalogue: Items, raw: Raw, asked: bool, notes: list[str]) -> bool:
+    """Whether items may be tombstoned: not by a source without a valid row, nor while some rows' ids are not known."""
+    if not asked:
+        return False
+    if catalogue.table.num_rows == 0:
+        raise BadInput(
+            f"{raw.name} has no valid row, so remove_missing would take every item out of the catalogue",
+            remedy="mend the source first; without remove_missing, its bad rows are listed by `dualview errors`",
+        )
+    unknown = raw.unreadable + raw.rejects.counts().get("missing_id", 0)
+    if unknown:
+        notes.append(
+            f"no item was removed: {unknown} rows of {raw.name} have no readable id, so what is missing cannot be told"
+        )
+    return not unknown
+
+
+def _check_log(log: Events, raw: Raw, replace: bool, notes: list[str]) -> None:
+    if replace and log.table.num_rows == 0:
+        raise BadInput(
+            f"{raw.name} has no valid event, so replace_interactions would empty the log",
+            remedy="mend the source first; without replace_interactions, its bad rows are listed by `dualview errors`",
+        )
+    if log.ignored:
+        notes.append(f"columns of {raw.name} that a log does not keep: {', '.join(log.ignored)}")
+
+
+def _known_ids(tables: Tables, catalogue: Items | None) -> pa.ChunkedArray:
+    """Every item_id that events may name: stored ones (those that left the catalogue too) and those about to be."""
+    chunks: list[pa.Array] = []
+    if tables.exists(ITEMS):
+        chunks += tables.read(ITEMS, columns=[ITEM_ID])[ITEM_ID].chunks
+    if catalogue is not None:
+        chunks += catalogue.table[ITEM_ID].chunks
+    known = pa.chunked_array(chunks, type=pa.string())
+    if not len(known):
+        raise BadInput(
+            "the store has no items that events could name",
+            remedy="ingest the catalogue first, or with the log",
+        )
+    return known
+
+
+def _images_folder(
+    items: Any, asked: str | Path | None, said: Mapping, catalogue: Items | None
+) -> Path | None:
+    """What image paths are relative to; None where there are none to resolve."""
+    given = asked if asked is not None else said.images_root
+    if given is not None:
+        folder = Path(given).expanduser()
+        if not folder.is_dir():
+            raise BadInput(
+                f"the images' root {folder} is no folder",
+                remedy="name the folder image paths are relative to",
+            )
+        return folder
+    if isinstance(items, str | Path):
+        path = Path(items).expanduser()
+        return path if path.is_dir() else path.parent
+    named = catalogue is not None and IMAGE in catalogue.table.column_names
+    if named and catalogue is not None and catalogue.table[IMAGE].null_count < catalogue.table.num_rows:
+        raise BadInput(
+            "a table in memory names pictures, and nothing says what their paths are relative to",
+            remedy="give images_root=FOLDER",
+        )
+    return None
+
+
+def _pictures(
+    tables: Tables, catalogue: Items, raw: Raw, folder: Path | None, keep: bool, progress: Progress | None
+) -> tuple[pa.Table, ImageCounts | None]:
+    """The clean catalogue with a column for each picture's sha256; unusable values replaced by what the store has."""
+    table, failed = catalogue.table, dict(catalogue.failed)
+    counts = None
+    if IMAGE in table.column_names:
+        references = table[IMAGE].to_pylist()
+        named = list(dict.fromkeys(reference for reference in references if reference is not None))
+        shelved = shelve(tables, folder or Path(), named, keep=keep, progress=progress)
+        missed = np.array([reference in shelved.failed for reference in references], bool)
+        _set_aside(catalogue, raw, references, shelved.failed, missed)
+        images = pa.array(
+            [None if bad else ref for ref, bad in zip(references, missed, strict=True)], pa.string()
+        )
+        sha256 = pa.array(
+            [shelved.sha256.get(ref) if ref is not None else None for ref in references], pa.string()
+        )
+        table = table.set_column(table.schema.get_field_index(IMAGE), IMAGE, images).append_column(
+            IMAGE_SHA256, sha256
+        )
+        failed |= {IMAGE: missed, IMAGE_SHA256: missed}
+        none = references.count(None)
+        good = len(references) - none - int(missed.sum())
+        counts = ImageCounts(items=good, new=shelved.written, none=none, failed=int(missed.sum()))
+        if tables.exists(IMAGES):
+            tables.compact(IMAGES)
+    return keep_stored(tables, table, failed), counts
+
+
+def _set_aside(
+    catalogue: Items,
+    raw: Raw,
+    references: list[str | None],
+    failed: dict[str, PictureError],
+    missed: np.ndarray,
+) -> None:
+    codes = np.array([failed[ref].code if ref in failed else "" for ref in references])
+    for code in sorted({error.code for error in failed.values()}):
+        where = missed & (codes == code)
+        reasons = [failed[references[at] or ""].message for at in np.flatnonzero(where)]
+        raw.rejects.add_many(
+            catalogue.raw, catalogue.lines, where, IMAGE, code, pa.array(reasons, pa.string())
+        )
+
+
+def _tell(progress: Progress | None, done: int, total: int | None, label: str) -> None:
+    if progress is not None:
+        progress(done, total, label)
