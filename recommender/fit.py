@@ -8,7 +8,9 @@ tuning has no handle on the test set: training validates, `evaluate` opens the t
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -141,6 +143,7 @@ class Trainer:
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach().double()
         self.at.epoch = number
+        give_memory_back()
         means = {name: float(total) / len(self.batches) for name, total in sums.items()}
         return {"epoch": number, **means, "seconds": round(time.perf_counter() - begun, 2)}
 
@@ -230,6 +233,16 @@ class Trainer:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.at = Progressed(**(state | {"best": -math.inf if state["best"] is None else state["best"]}))
         return True
+
+
+def give_memory_back() -> None:
+    """Have the C library return what it holds free.
+
+    Batches are of many sizes, and glibc keeps the holes between them: 250 MB more an epoch on ML-1M, for good.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def pick_device(name: str) -> torch.device:
@@ -368,4 +381,5 @@ def _open(
             f"run {run.name} learnt from other events than these",
             remedy="resume it on the release that it names",
         )
+    run.set_config(config)
     return run

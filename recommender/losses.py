@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, pad
 
 CHUNK_SCORES = (
     1 << 21
 )  # scores alive at a time in the fused softmax: a few MB, so that a chunk stays in cache
+GRAIN = 32  # chunks are multiples of so many rows: oneDNN keeps code for every shape that it has met
 
 
 class _FusedSoftmax(torch.autograd.Function):
@@ -36,26 +37,28 @@ class _FusedSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, items: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
         places, count = len(hidden), len(items)
-        step = max(16, min(1024, CHUNK_SCORES // max(count, 1)))
+        step = max(GRAIN, min(1024, CHUNK_SCORES // max(count, 1)) // GRAIN * GRAIN)
         need_hidden, need_items = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
-        low_hidden, low_items = hidden.to(dtype), items.to(dtype)
+        low_hidden, low_items = pad(hidden.to(dtype), (0, 0, 0, -places % GRAIN)), items.to(dtype)
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_items = torch.zeros_like(items) if need_items else None
         for first in range(0, places, step):
             part = slice(first, min(first + step, places))
-            rows, wanted = hidden[part], items[targets[part]]
-            scores = low_hidden[part] @ low_items.T  # (C, n)
-            top = scores.amax(dim=1)
+            block = low_hidden[first : first + step]  # the last one ends in rows of zeros, which add nothing
+            size = part.stop - first
+            wanted = items[targets[part]]
+            scores = block @ low_items.T  # (C, n)
+            top = scores.amax(dim=1)[:size]
             share = scores.softmax(dim=1)
             # log sum exp = top - log(share of the top item), which is at least 1/n and never underflows
-            log_sum = top.to(total.dtype) - share.amax(dim=1).to(total.dtype).log()
-            own = (rows * wanted).sum(dim=1).to(total.dtype)
+            log_sum = top.to(total.dtype) - share.amax(dim=1)[:size].to(total.dtype).log()
+            own = (hidden[part] * wanted).sum(dim=1).to(total.dtype)
             total += (log_sum - own).sum()
             if grad_hidden is not None:
-                grad_hidden[part] = (share @ low_items).to(hidden.dtype) - wanted
+                grad_hidden[part] = (share @ low_items)[:size].to(hidden.dtype) - wanted
             if grad_items is not None:
-                grad_items += (share.T @ low_hidden[part]).to(items.dtype)
+                grad_items += (share.T @ block).to(items.dtype)
         if grad_items is not None:
             grad_items.index_add_(0, targets, hidden, alpha=-1)
         ctx.places = places
