@@ -96,7 +96,7 @@ class Tables:
         with _disk_errors(name):
             target = self._lancedb().open_table(name)
             self._index_key(target, name, key)
-            target.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+            target.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows, on_bad_vectors="null")
         return self.version(name)
 
     def append(self, name: str, table: pa.Table, key: str) -> int:
