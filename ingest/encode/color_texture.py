@@ -162,28 +162,41 @@ def enclosed(solid: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return ~outside
 
 
-def _soft_bins(position: Float, bins: int, *, circular: bool) -> Float:
-    """Share of each of `bins` bins in each value: linear between the two nearest centres. (...,) -> (..., bins)."""
-    centres = np.arange(bins, dtype=np.float32)
-    gap = np.abs(position[..., None] - centres)
-    if circular:
-        gap = np.minimum(gap, bins - gap)
-    share: Float = np.clip(1 - gap, 0, 1)
-    return share
+def _histogram(weight: Float, *axes: tuple[Float, int, bool]) -> Float:
+    """(n, bins of all axes): weights summed in bins, each shared between the two nearest centres along every axis.
+
+    weight: (n, ...). axes: (position in bins, same shape as weight; number of bins; whether the last meets the first).
+    """
+    n = len(weight)
+    first = np.broadcast_to(np.arange(n).reshape(-1, *[1] * (weight.ndim - 1)), weight.shape)
+    shares: list[tuple[npt.NDArray[np.int64], Float]] = [(first, weight)]
+    total = n
+    for position, bins, circular in axes:
+        low = np.floor(position)
+        part = position - low
+        below = low.astype(np.int64)
+        above = (below + 1) % bins if circular else np.minimum(below + 1, bins - 1)
+        shares = [
+            (index * bins + place, share * near)
+            for index, share in shares
+            for place, near in ((below % bins, 1 - part), (above, part))
+        ]
+        total *= bins
+    counts: Float = np.zeros(total, np.float64)
+    for index, share in shares:
+        counts += np.bincount(index.ravel(), share.ravel(), total)
+    return counts.reshape(n, -1).astype(np.float32)
 
 
 def colours(lab: Float, obj: Float) -> Float:
     """(n, 47): the object's colours, hues apart from greys. A pixel's chroma decides how much of it is a hue."""
-    n = len(lab)
     light, a, b = lab[..., 0], lab[..., 1], lab[..., 2]
     hue = np.arctan2(b, a) / np.float32(2 * np.pi) * HUES % HUES
     chromatic = np.clip((np.hypot(a, b) - 8) / 16, 0, 1)
-    hues = _soft_bins(hue, HUES, circular=True) * (obj * chromatic)[..., None]
-    levels = _soft_bins(np.clip((light - 25) / 25, 0, LIGHTS - 1), LIGHTS, circular=False)
-    joint = (hues.reshape(n, -1, HUES).transpose(0, 2, 1) @ levels.reshape(n, -1, LIGHTS)).reshape(n, -1)
-    greys = _soft_bins(light / 10, GREYS, circular=False) * (obj * (1 - chromatic))[..., None]
-    counts = np.concatenate([joint, greys.sum(axis=(1, 2))], axis=1)
-    shares: Float = (counts / obj.sum(axis=(1, 2))[:, None]).astype(np.float32)
+    level = np.clip((light - 25) / 25, 0, LIGHTS - 1)
+    hues = _histogram(obj * chromatic, (hue, HUES, True), (level, LIGHTS, False))
+    greys = _histogram(obj * (1 - chromatic), (np.clip(light / 10, 0, GREYS - 1), GREYS, False))
+    shares: Float = np.concatenate([hues, greys], axis=1) / obj.sum(axis=(1, 2))[:, None]
     return shares
 
 
@@ -203,11 +216,10 @@ def shape(obj: Float) -> Float:
     n, step = len(obj), SIZE // GRID
     cover = square.reshape(n, GRID, step, GRID, step).mean(axis=(2, 4)).reshape(n, -1)
     cover -= cover.mean(axis=1, keepdims=True)
-    soft = square.reshape(n, SIZE // 2, 2, SIZE // 2, 2).mean(axis=(2, 4))
-    power, direction = _edges(soft)
-    bins = _soft_bins(direction * DIRECTIONS, DIRECTIONS, circular=True) * power[..., None]
-    edges = np.linspace(0, SIZE // 2, CELLS + 1).astype(int)[:-1]
-    outline = np.add.reduceat(np.add.reduceat(bins, edges, axis=1), edges, axis=2).reshape(n, -1)
+    power, direction = _edges(_halved(square))
+    cell = np.arange(SIZE // 2) * CELLS // (SIZE // 2)
+    place = np.broadcast_to((cell[:, None] * CELLS + cell).astype(np.float32), power.shape)
+    outline = _histogram(power, (place, CELLS * CELLS, False), (direction * DIRECTIONS, DIRECTIONS, True))
     whole = (obj.min(axis=(1, 2)) > 0.5)[:, None]
     joined = np.concatenate(
         [normalised(cover.astype(np.float32)), normalised(outline.astype(np.float32))], axis=1
@@ -231,6 +243,13 @@ def _own_square(obj: Float) -> Float:
     return square
 
 
+def _halved(planes: Float) -> Float:
+    """Every 2 x 2 pixels become their mean: (n, S, S, ...) -> (n, S/2, S/2, ...)."""
+    rows = planes[:, ::2] + planes[:, 1::2]
+    half: Float = (rows[:, :, ::2] + rows[:, :, 1::2]) / 4
+    return half
+
+
 def _edges(plane: Float) -> tuple[Float, Float]:
     """Strength and direction (0..1, half a turn, so that dark-to-light equals light-to-dark) of the gradient."""
     dy, dx = np.zeros_like(plane), np.zeros_like(plane)
@@ -245,17 +264,13 @@ def texture(lab: Float, obj: Float) -> Float:
     for scale in (1, 2):
         planes, mask = lab, obj
         if scale == 2:
-            n, half = len(lab), SIZE // 2
-            planes = lab.reshape(n, half, 2, half, 2, 3).mean(axis=(2, 4))
-            mask = obj.reshape(n, half, 2, half, 2).mean(axis=(2, 4))
+            planes, mask = _halved(lab), _halved(obj)
         inner = _eroded(mask, 2)
         area = np.maximum(inner.sum(axis=(1, 2)), 1)[:, None]
-        grey = (
-            planes[..., 0] + 0.5 * planes[..., 1] + 0.25 * planes[..., 2]
-        )  # colour edges of equal lightness count too
+        # edges between colours of equal lightness count too
+        grey = planes[..., 0] + 0.5 * planes[..., 1] + 0.25 * planes[..., 2]
         power, direction = _edges(grey)
-        bins = _soft_bins(direction * DIRECTIONS, DIRECTIONS, circular=True) * (power * inner)[..., None]
-        found = bins.sum(axis=(1, 2)) / area
+        found = _histogram(power * inner, (direction * DIRECTIONS, DIRECTIONS, True)) / area
         total = found.sum(axis=1, keepdims=True)
         parts += [found / (total + 4), 4 / (total + 4)]
         counts = _binary_patterns(grey, inner)
@@ -283,4 +298,4 @@ def _binary_patterns(grey: Float, inner: Float) -> Float:
         count += bit
         changes += bit != brighter[place - 1]
     kind = np.where(changes > 2, BINARY - 1, count)  # 0: nothing brighter, which is no pattern
-    return np.stack([(inner * (kind == k)).sum(axis=(1, 2)) for k in range(1, BINARY)], axis=1)
+    return _histogram(inner, (kind.astype(np.float32), BINARY, False))[:, 1:]
