@@ -6,15 +6,18 @@ An artifact is a folder of files. It is written once, aside, and renamed into pl
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from featurestore import files
 from featurestore.errors import NotFound
 
-REFUSED = (".pkl", ".pickle", ".joblib")  # would run code when read back
+REFUSED = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".ckpt")  # pickles: reading one back may run its code
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Artifacts:
@@ -36,26 +39,20 @@ class Artifacts:
 
     def put(self, contents: Mapping[str, bytes]) -> str:
         """Keep files (name -> content) as one artifact; returns its sha256."""
-        aside = self._aside()
-        try:
+        with self._aside() as aside:
             for name, data in contents.items():
                 target = aside / name
-                if aside.resolve() not in target.resolve().parents or target.suffix in REFUSED:
-                    raise ValueError(f"'{name}' is no name for a file of an artifact")
+                if aside.resolve() not in target.resolve().parents:
+                    raise ValueError(f"'{name}' lies outside its artifact")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
             return self._settle(aside)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     def put_folder(self, source: str | Path) -> str:
-        """Keep a copy of a folder; returns its sha256."""
-        aside = self._aside()
-        try:
-            shutil.copytree(source, aside, dirs_exist_ok=True)
+        """Keep a copy of a folder, its hidden files left out; returns its sha256."""
+        with self._aside() as aside:
+            shutil.copytree(source, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
             return self._settle(aside)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     def put_bytes(self, name: str, data: bytes) -> str:
         return self.put({name: data})
@@ -65,21 +62,37 @@ class Artifacts:
         return files.sha256_folder(self.path(sha256)) == sha256
 
     def _place(self, sha256: str) -> Path:
+        if not SHA256.fullmatch(sha256):
+            raise ValueError(f"'{sha256}' is no sha256")
         return self.folder / sha256[:2] / sha256
 
-    def _aside(self) -> Path:
+    @contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """A new folder to write to, gone afterwards unless it was renamed."""
         aside = self.folder / f".{uuid.uuid4().hex}.part"
-        aside.mkdir(parents=True)
-        return aside
+        with files.disk_errors(f"an artifact in {self.folder}"):
+            try:
+                aside.mkdir(parents=True)
+                yield aside
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
 
     def _settle(self, aside: Path) -> str:
+        kept = [path for path in aside.rglob("*") if path.is_file()]
+        for path in kept:
+            name = path.relative_to(aside)
+            if path.suffix.lower() in REFUSED or any(part.startswith(".") for part in name.parts):
+                raise ValueError(f"'{name}' is no name for a file of an artifact")
+        if not kept:
+            raise ValueError("an artifact holds at least one file")
         sha256 = files.sha256_folder(aside)
         place = self._place(sha256)
+        if place.is_dir() and files.sha256_folder(place) != sha256:
+            shutil.rmtree(place)  # damaged since it was written
         if not place.is_dir():
-            for path in aside.rglob("*"):
-                if path.is_file():
-                    with path.open("rb") as file:
-                        os.fsync(file.fileno())
+            for path in kept:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(aside, place)
             files.flush_folder(place.parent)

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from featurestore import files
 from featurestore.errors import BadInput, NotFound, did_you_mean
-from featurestore.recipe import FEATURE, Recipe
+from featurestore.recipe import FEATURE, SHORT, Recipe
 from featurestore.schema import IMAGE
 
 FILE = "features.toml"
@@ -128,8 +128,11 @@ def parse(text: str, source: str = FILE) -> Definitions:
         )
     tables = raw.get("features", {})
     if not isinstance(tables, dict) or not all(isinstance(t, dict) for t in tables.values()):
-        raise BadInput(f"{source}: 'features' holds one table a feature", remedy="write [features.NAME]")
-    features = {name: _feature(name, table, text, source) for name, table in tables.items()}
+        raise BadInput(
+            f"{source}{_line(text, 'features')}: 'features' holds one table a feature",
+            remedy="write [features.NAME]",
+        )
+    features = {name: _feature(name, table, text, source) for name, table in _flat(tables)}
     definitions = Definitions(features)
     _check_graph(definitions, source)
     return definitions
@@ -138,8 +141,19 @@ def parse(text: str, source: str = FILE) -> Definitions:
 def read(path: Path) -> Definitions:
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise NotFound(f"{path} is gone", remedy="put it back: it declares what the store computes") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 (byte {error.start})", remedy="save it as UTF-8") from None
+
+
+def _flat(tables: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Features by their whole names: TOML reads [features.image.clip] as table "clip" in a table "image"."""
+    for name, table in tables.items():
+        if table and "kind" not in table and all(isinstance(inner, dict) for inner in table.values()):
+            yield from _flat(table, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", table
 
 
 def _feature(name: str, table: dict[str, Any], text: str, source: str) -> FeatureDef:
@@ -161,7 +175,13 @@ def _feature(name: str, table: dict[str, Any], text: str, source: str) -> Featur
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise BadInput(
-            f"{where}: {key}: {first['msg']} (got {first.get('input')!r})", remedy="correct the value"
+            f"{where}: {key}: {first['msg']} (got {first.get('input')!r})", remedy=f"correct '{key}'"
+        ) from None
+    try:
+        files.canonical_json(options)
+    except ValueError:
+        raise BadInput(
+            f"{where}: an option is nan or inf, which is no value", remedy="write a number"
         ) from None
     if not feature.inputs or len(set(feature.inputs)) != len(feature.inputs):
         raise BadInput(
@@ -171,7 +191,7 @@ def _feature(name: str, table: dict[str, Any], text: str, source: str) -> Featur
 
 
 def _check_graph(definitions: Definitions, source: str) -> None:
-    """No circle of features. Inputs that are no feature are columns, checked when the recipe is resolved."""
+    """No circle, no unknown "feature:NAME". Other inputs are columns, checked when the recipe is resolved."""
     state: dict[str, int] = {}
 
     def visit(name: str, path: list[str]) -> None:
@@ -182,7 +202,11 @@ def _check_graph(definitions: Definitions, source: str) -> None:
             )
         if name not in state:
             state[name] = 1
-            for above in definitions.upstream(name):
+            try:
+                read = definitions.upstream(name)
+            except NotFound as error:
+                raise BadInput(f"{source}, [features.{name}]: {error.message}", remedy=error.remedy) from None
+            for above in read:
                 visit(above, [*path, name])
             state[name] = 2
 
@@ -192,9 +216,9 @@ def _check_graph(definitions: Definitions, source: str) -> None:
 
 def _line(text: str, needle: str) -> str:
     """`:LINE` of the first line that opens a table or key called `needle`, or nothing."""
-    pattern = re.compile(rf"^\s*\[?\s*{re.escape(needle)}\s*[\]=]")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if pattern.match(line):
+    pattern = re.compile(rf"^\s*\[*\s*{re.escape(needle)}\s*[\]=]")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if pattern.match(re.sub(r"[\"']", "", line)):
             return f":{number}"
     return ""
 
@@ -208,6 +232,13 @@ class Locked:
     fitted: dict[str, Any] | None = None
 
 
+def _locked(entry: dict[str, Any]) -> Locked:
+    recipe = Recipe.model_validate(entry["recipe"])
+    if recipe.id != entry["recipe_id"]:
+        raise ValueError(f"a recipe was edited: it has {recipe.short}, not {entry['recipe_id'][:SHORT]}")
+    return Locked(entry["definition_hash"], recipe, entry["fitted"])
+
+
 class Lock:
     """features.lock.json. Written whole and atomically, under the writer's lock."""
 
@@ -217,11 +248,19 @@ class Lock:
     def read(self) -> dict[str, Locked]:
         if not self.path.exists():
             return {}
-        raw = files.read_json(self.path)
-        return {
-            name: Locked(entry["definition_hash"], Recipe.model_validate(entry["recipe"]), entry["fitted"])
-            for name, entry in raw["features"].items()
-        }
+        try:
+            raw = files.read_json(self.path)
+            if raw["format"] != FORMAT:
+                raise BadInput(
+                    f"{self.path} has format {raw['format']}, this version reads format {FORMAT}",
+                    remedy="use the version of dualview that wrote it, or a newer one",
+                )
+            return {name: _locked(entry) for name, entry in raw["features"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(
+                f"{self.path} cannot be read: {type(error).__name__}: {error}",
+                remedy="restore it from a copy; without it, materialize resolves and fits every feature anew",
+            ) from error
 
     def put(self, name: str, locked: Locked) -> None:
         entries = self.read() | {name: locked}

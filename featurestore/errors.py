@@ -57,6 +57,13 @@ class Conflict(DualviewError):
     retryable = True
 
 
+class DiskError(DualviewError):
+    """The disk is full, or may not be written to. What was written before is whole and kept."""
+
+    code = "disk"
+    retryable = True
+
+
 class MissingExtra(DualviewError):
     """An optional package is needed and not installed."""
 

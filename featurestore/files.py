@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from featurestore.errors import DiskError
 
 CHUNK = 1 << 20
 
 
 @contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """A full or unwritable disk, met while `what` is written, as a DiskError; any other error passes."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # Lance reports the system's errors as either
+        text, number = str(error), getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _says(
+            text, "No space left", "File too large"
+        ):
+            raise DiskError(
+                f"the disk is full: {what} was not written",
+                remedy="free some space and run the same command again; what was stored before is kept",
+            ) from error
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS) or _says(
+            text, "Permission denied", "Read-only file system"
+        ):
+            raise DiskError(
+                f"{what} cannot be written: {error}",
+                remedy="check who owns the folder, and how it is mounted",
+            ) from error
+        raise
+
+
+def _says(text: str, *phrases: str) -> bool:
+    return any(phrase in text for phrase in phrases)
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is flushed and renamed over `path`, on error removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        flush_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
+    with disk_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+            flush_folder(path.parent)
+        finally:
+            with suppress(OSError):  # the error that brought us here says more
+                aside.unlink()
 
 
 def flush_folder(folder: Path) -> None:

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from featurestore import files
 
 FILE = "journal.jsonl"
 
 
 def record(root: Path, verb: str, **facts: Any) -> None:
-    """Append one line. `facts` must be JSON; library versions, device and the like belong here."""
+    """Append one line. Library versions, device and the like belong here; a fact that is no JSON is kept as its text.
+
+    A line that a crash cut short is closed first, so that it takes no other with it.
+    """
     entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "verb": verb, **facts}
     line = (json.dumps(entry, ensure_ascii=False, default=str) + "\n").encode()
-    handle = os.open(root / FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, line)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with files.disk_errors(str(root / FILE)), (root / FILE).open("a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            line = b"\n" + line
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
 
 
 def read(root: Path) -> list[dict[str, Any]]:
-    """All entries, oldest first. A last line cut short by a crash is left out."""
+    """All entries, oldest first. A line cut short by a crash is left out."""
     path = root / FILE
     if not path.exists():
         return []
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
+    for line in path.read_bytes().split(b"\n"):  # not splitlines: a text may hold U+2028
+        with suppress(ValueError):
             entries.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return entries

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import fcntl
 import getpass
-import json
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from featurestore import files
-from featurestore.errors import Conflict
+from featurestore.errors import Conflict, DiskError
 
 POLL_SECONDS = 0.1
-_HELD: dict[
-    Path, tuple[int, int]
-] = {}  # root -> (owning thread, depth), for calls inside calls of one process
+_HELD: dict[Path, tuple[int, int]] = {}  # root -> (owning thread, depth), for calls inside calls
 _GUARD = threading.Lock()
+os.register_at_fork(after_in_child=_HELD.clear)  # a forked child holds nothing
 
 
 class WriterLock:
@@ -47,16 +45,18 @@ class WriterLock:
             finally:
                 self._leave()
             return
-        handle = os.open(self.root / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with files.disk_errors(f"the lock of {self.root}"):
+            handle = os.open(self.root / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             self._take(handle, wait)
             with _GUARD:
                 _HELD[self.root] = (threading.get_ident(), 1)
             try:
-                files.write_json(self.root / "writer.json", _describe(verb))
+                self._sign(verb)
                 yield
             finally:
-                (self.root / "writer.json").unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._note.unlink()
                 with _GUARD:
                     del _HELD[self.root]
         finally:
@@ -65,10 +65,21 @@ class WriterLock:
     def holder(self) -> dict[str, Any] | None:
         """Who wrote `writer.json` last; it stays behind a holder that was killed."""
         try:
-            found = files.read_json(self.root / "writer.json")
-        except (FileNotFoundError, json.JSONDecodeError):
+            found = files.read_json(self._note)
+        except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and set(found) >= set(_describe("")) else None
+
+    @property
+    def _note(self) -> Path:
+        return self.root / "writer.json"
+
+    def _sign(self, verb: str) -> None:
+        """Name the holder for others. On a full disk the lock is held without: whoever frees space needs it too."""
+        with suppress(OSError):
+            self._note.unlink()  # of a holder that was killed
+        with suppress(OSError, DiskError):
+            files.write_json(self._note, _describe(verb))
 
     def _enter_again(self) -> bool:
         with _GUARD:

@@ -6,7 +6,6 @@ machine is the same feature.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, field_validator, model_validator
@@ -74,9 +73,9 @@ class Recipe(_Frozen):
     def canonical(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
-    @cached_property
+    @property
     def id(self) -> str:
-        """sha256 of the canonical JSON."""
+        """sha256 of the canonical JSON. Not cached: a cached one would survive in an altered copy."""
         return sha256_text(canonical_json(self.canonical()))
 
     @property
