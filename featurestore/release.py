@@ -1,0 +1,351 @@
+"""A release: every table pinned at one version, and the files that serve it. Immutable once it is there.
+
+    releases/0001/manifest.json     written last: which versions, which recipes, which derived files
+    derived/SHA256/                 those files, shared by all releases in which they are the same
+
+Opening one needs numpy, pyarrow and json only, and no table: a machine that trains has a copy of these two folders and
+neither LanceDB nor DuckDB. FAISS is imported when an index is asked for, DuckDB when a filter is.
+
+The catalogue is an Arrow file and not a Lance table for that reason: it is memory-mapped, read without either library,
+and a filter over it is evaluated in memory anyway. A text index, when there is one, will be a file beside it.
+"""
+
+from __future__ import annotations
+
+import bisect
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from featurestore import files
+from featurestore.errors import BadInput, Conflict, NotFound, did_you_mean
+from featurestore.schema import ValueKind
+
+if TYPE_CHECKING:
+    from featurestore.index import Index
+    from featurestore.store import Store
+
+FORMAT = 1  # of the manifest
+LATEST = "latest"
+MANIFEST = "manifest.json"
+MASKS = 64  # filters whose masks a release keeps
+
+Strings = npt.NDArray[np.str_]
+Float32 = npt.NDArray[np.float32]
+Int32 = npt.NDArray[np.int32]
+Bool = npt.NDArray[np.bool_]
+
+
+class Cell(IntEnum):
+    """What a release knows of one item's value of one feature."""
+
+    OK = 0
+    NO_INPUT = 1  # nothing to compute it from, such as no picture
+    ERROR = 2
+    ABSENT = 3  # never computed; only in a release that was published although not all was current
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMatrix:
+    """The vectors of one feature, of the items that have one.
+
+    ids: (n,) item ids, sorted. rows: (n,) int32, each one's row in the release.
+    values: (n, dim) float32, memory-mapped. For a feature of several vectors an item: (all vectors, dim), of which
+    item i has values[offsets[i] : offsets[i + 1]]; offsets is None otherwise.
+    """
+
+    ids: Strings
+    rows: Int32
+    values: Float32
+    offsets: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def place_of(self, row: int) -> int:
+        """Place in this matrix of the item in `row` of the release; -1 if it has no vector."""
+        place = int(np.searchsorted(self.rows, row))
+        return place if place < len(self.rows) and self.rows[place] == row else -1
+
+
+class Release:
+    """One release of a store, or of a copy of its releases/ and derived/ folders. Files are opened when first used."""
+
+    def __init__(self, root: str | Path, manifest: dict[str, Any]) -> None:
+        self.root = Path(root)
+        self.manifest = manifest
+        self._matrices: dict[str, FeatureMatrix] = {}
+        self._indexes: dict[str, Index] = {}
+        self.mask = lru_cache(maxsize=MASKS)(self._mask)
+
+    def __repr__(self) -> str:
+        return (
+            f"Release({self.name!r}, {self.n_items:,} items, features {', '.join(self.features) or 'none'})"
+        )
+
+    # ---- what it is
+
+    @property
+    def name(self) -> str:
+        """ "0001", and so on."""
+        return str(self.manifest["name"])
+
+    @property
+    def tag(self) -> str | None:
+        """The name that it was given by its publisher."""
+        tag: str | None = self.manifest["tag"]
+        return tag
+
+    @property
+    def created(self) -> str:
+        """UTC, ISO 8601."""
+        return str(self.manifest["created"])
+
+    @property
+    def n_items(self) -> int:
+        return int(self.manifest["items"])
+
+    @property
+    def n_events(self) -> int:
+        return int(self.manifest["events"])
+
+    @property
+    def features(self) -> list[str]:
+        """The features that it serves, as features.toml lists them."""
+        return [name for name in self.manifest["order"] if self.manifest["features"][name]["files"]]
+
+    def facts(self, feature: str) -> dict[str, Any]:
+        """What the manifest says of a feature: recipe, recipe_id, kind, dim, table, coverage, files.
+
+        Raises NotFound.
+        """
+        found: dict[str, Any] | None = self.manifest["features"].get(feature)
+        if found is None:
+            known = self.manifest["features"]
+            raise NotFound(
+                f"release {self.name} has no feature '{feature}'", remedy=did_you_mean(feature, known)
+            )
+        if not found["files"]:
+            raise NotFound(
+                f"feature '{feature}' had not been computed when release {self.name} was made",
+                remedy="dualview materialize, then publish again",
+            )
+        return found
+
+    def coverage_rows(self) -> list[list[Any]]:
+        """One row a feature: name, recipe, items with a value, without input, failed, not current when published."""
+        rows = []
+        for name in self.manifest["order"]:
+            facts = self.manifest["features"][name]
+            c = facts["coverage"]
+            late = c["missing"] + c["stale"] + c["blocked"]
+            recipe = facts["recipe_id"][:8] if facts["recipe_id"] else None
+            rows.append([name, recipe, c["ok"], c["no_input"], c["error"], late])
+        return rows
+
+    # ---- items
+
+    @cached_property
+    def ids(self) -> Strings:
+        """(n_items,) item ids, sorted: an item's place here is its row."""
+        loaded: Strings = np.load(self._path(self.manifest["files"]["ids"]), allow_pickle=False)
+        return loaded
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids.tolist())}
+
+    def row_of(self, item_id: str) -> int:
+        """The item's row. Raises NotFound, with an id that is near."""
+        row = self._rows.get(item_id)
+        if row is None:
+            near = self._near(item_id)
+            hint = (
+                f"did you mean '{near}'?"
+                if near
+                else "ids are those of the ingested catalogue, as spelled there"
+            )
+            raise NotFound(f"release {self.name} has no item '{item_id}'", remedy=hint)
+        return row
+
+    def _near(self, item_id: str) -> str | None:
+        """A similar id, looked for among its neighbours in the order and its other spellings: never a scan of all."""
+        for other in (item_id.strip(), item_id.strip().upper(), item_id.strip().lower()):
+            if other in self._rows:
+                return other
+        place = bisect.bisect_left(self.ids, item_id)
+        around = [str(name) for name in self.ids[max(0, place - 25) : place + 25]]
+        found = difflib.get_close_matches(item_id, around, n=1, cutoff=0.6)
+        return found[0] if found else None
+
+    @cached_property
+    def catalogue(self) -> pa.Table:
+        """Row i is the item in row i: item_id, title, attributes, image, _image_sha256, and feature_NAME of each
+        published feature whose values are texts. Memory-mapped.
+        """
+        return _mapped(self._path(self.manifest["files"]["catalogue"]))
+
+    def events(self) -> pa.Table:
+        """The log: user_id, item_id, timestamp, position, event, value; ordered by user, then time or position, then
+        as ingested. Events of items that left the catalogue are in it. Memory-mapped.
+        """
+        return _mapped(self._path(self.manifest["files"]["events"]))
+
+    def _mask(self, where: str) -> Bool:
+        """(n_items,) bool: which rows satisfy a filter. Kept for the last 64 filters."""
+        from featurestore.filters import compile_filter
+
+        mask = compile_filter(where, self.catalogue.schema).mask(self.catalogue)
+        mask.setflags(write=False)
+        return mask
+
+    # ---- features
+
+    def matrix(self, feature: str) -> FeatureMatrix:
+        """The vectors of a feature. Raises NotFound, and BadInput for one whose values are texts."""
+        if feature not in self._matrices:
+            facts = self.facts(feature)
+            if facts["kind"] == ValueKind.TEXT:
+                raise BadInput(
+                    f"feature '{feature}' holds texts, not vectors",
+                    remedy=f"they are a column of the catalogue: release.catalogue['{facts['column']}']",
+                )
+            stored = facts["files"]
+            rows = np.load(self._path(stored["rows"]), allow_pickle=False)
+            self._matrices[feature] = FeatureMatrix(
+                ids=self.ids if len(rows) == self.n_items else self.ids[rows],
+                rows=rows,
+                values=np.load(self._path(stored["values"]), mmap_mode="r", allow_pickle=False),
+                offsets=np.load(self._path(stored["offsets"]), allow_pickle=False)
+                if "offsets" in stored
+                else None,
+            )
+        return self._matrices[feature]
+
+    def index(self, feature: str) -> Index:
+        """The search index of a feature, under cosine; its row i is row i of `matrix(feature)`. Kept once opened.
+
+        Raises NotFound, and BadInput for a feature that does not have one vector an item.
+        """
+        if feature not in self._indexes:
+            from featurestore import index
+
+            facts = self.facts(feature)
+            if facts["kind"] != ValueKind.VECTOR:
+                raise BadInput(
+                    f"feature '{feature}' holds {facts['kind']}: items are compared by a feature of one vector each",
+                    remedy=f"choose one of: {', '.join(self.searchable) or 'none in this release'}",
+                )
+            stored = facts["files"]["index"]
+            self._indexes[feature] = index.read(
+                self._path(stored), facts["index"] | {"sha256": stored["sha256"]}
+            )
+        return self._indexes[feature]
+
+    @property
+    def searchable(self) -> list[str]:
+        """The features that items can be compared by."""
+        return [name for name in self.features if self.facts(name)["kind"] == ValueKind.VECTOR]
+
+    def cell(self, feature: str, row: int) -> Cell:
+        """Whether the item in `row` has a value of `feature`, and if not, why."""
+        states = np.load(self._path(self.facts(feature)["files"]["cells"]), mmap_mode="r", allow_pickle=False)
+        return Cell(int(states[row]))
+
+    # ---- files
+
+    def files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Every derived file, as (path, {"bytes", "sha256", ...}). With the manifest they are the whole release."""
+        entries = list(self.manifest["files"].values())
+        for facts in self.manifest["features"].values():
+            entries += (facts["files"] or {}).values()
+        for entry in entries:
+            yield self.root / "derived" / entry["derived"] / entry["file"], entry
+
+    def verify(self, content: bool = True) -> list[Path]:
+        """Files that are gone or not as they were written; with content=False only their sizes are looked at."""
+        damaged = []
+        for path, entry in self.files():
+            same = path.is_file() and path.stat().st_size == entry["bytes"]
+            if not same or (content and files.sha256_file(path) != entry["sha256"]):
+                damaged.append(path)
+        return damaged
+
+    def _path(self, entry: dict[str, Any]) -> Path:
+        path: Path = self.root / "derived" / entry["derived"] / entry["file"]
+        if not path.exists():
+            raise NotFound(
+                f"{path}, a file of release {self.name}, is gone",
+                remedy="copy derived/ along with releases/, or publish again: derived files are rebuilt",
+            )
+        if path.stat().st_size != entry["bytes"]:
+            raise Conflict(
+                f"{path} has {path.stat().st_size:,} bytes, release {self.name} wrote {entry['bytes']:,}",
+                remedy="copy it again, or delete its folder and publish again: derived files are rebuilt",
+            )
+        return path
+
+
+def publish(
+    store: Store, *, tag: str | None = None, allow_stale: bool = False, wait: float | None = None
+) -> Release:
+    """Make a release of a store's tables as they are; see `featurestore.publish`, which needs the whole store."""
+    from featurestore import publish as publishing
+
+    return publishing.publish(store, tag=tag, allow_stale=allow_stale, wait=wait)
+
+
+def names(root: str | Path) -> list[str]:
+    """Names of all releases, oldest first. One without a manifest was never finished and is none."""
+    found = [path.parent.name for path in (Path(root) / "releases").glob(f"*/{MANIFEST}")]
+    return sorted((name for name in found if name.isdigit()), key=int)
+
+
+def open(root: str | Path, name: str = LATEST) -> Release:
+    """Open a release by its name ("0001" or "1"), its tag, or "latest". root: the store, or a copy that has releases/.
+
+    Raises NotFound with the nearest name.
+    """
+    known = names(root)
+    if not known:
+        raise NotFound(f"nothing was published in {root}", remedy=f"dualview publish {root}")
+    if name == LATEST:
+        return Release(root, _manifest(root, known[-1]))
+    if name.isdigit():
+        for other in known:
+            if int(other) == int(name):
+                return Release(root, _manifest(root, other))
+    tags: dict[str, dict[str, Any]] = {}
+    for other in known:
+        manifest = _manifest(root, other)
+        if manifest["tag"]:
+            tags[manifest["tag"]] = manifest
+    if name in tags:
+        return Release(root, tags[name])
+    raise NotFound(
+        f"there is no release '{name}' in {root}", remedy=did_you_mean(name, [*known, *tags, LATEST])
+    )
+
+
+def _manifest(root: str | Path, name: str) -> dict[str, Any]:
+    path = Path(root) / "releases" / name / MANIFEST
+    manifest: dict[str, Any] = files.read_json(path)
+    if manifest["format"] > FORMAT:
+        raise BadInput(
+            f"{path} has format {manifest['format']}, this version reads format {FORMAT}",
+            remedy="use the version of dualview that wrote it, or a newer one",
+        )
+    return manifest
+
+
+def _mapped(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
