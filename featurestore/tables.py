@@ -11,8 +11,9 @@ import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +22,10 @@ import pyarrow.compute as pc
 from featurestore.errors import BadInput, Conflict, DualviewError, NotFound
 from featurestore.schema import KEY_METADATA
 
-COMPACT_FRAGMENTS = (
-    32  # more than this many data files of a table are merged: 201 small ones scan 60 times slower
-)
-INDEX_ROWS = 100_000  # from here on a BTREE on the key pays for itself in merges
+SMALL_ROWS = 262_144  # a data file with fewer rows is small; the size that compaction aims at
+SMALL_FILES = 32  # more small files than this are merged: 201 of them scan 60 times slower than one
+DELETED_SHARE = 0.5  # of the rows on disk, from which the rest is written anew
+INDEX_ROWS = 500_000  # a BTREE on the key pays from here on: nothing gained at 400k, 3.4x at 1M
 
 
 class Tables:
@@ -80,7 +81,7 @@ class Tables:
     def create(self, name: str, schema: pa.Schema) -> None:
         """Make an empty table. Raises Conflict if it exists."""
         if self.exists(name):
-            raise Conflict(f"table '{name}' exists already")
+            raise Conflict(f"table '{name}' exists already", remedy="write into it with upsert")
         with _disk_errors(name):
             self._lancedb().create_table(name, schema=schema)
 
@@ -96,13 +97,16 @@ class Tables:
         with _disk_errors(name):
             target = self._lancedb().open_table(name)
             self._index_key(target, name, key)
-            target.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows, on_bad_vectors="null")
+            target.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(
+                rows, on_bad_vectors="null"
+            )
         return self.version(name)
 
     def append(self, name: str, table: pa.Table, key: str) -> int:
         """Add rows whose keys are known to be new, in one commit."""
         if table.num_rows == 0:
             return self.version(name)
+        self._subschema(name, table)
         rows = conform(table, self.schema(name), key, name)
         with _disk_errors(name):
             self._lancedb().open_table(name).add(rows)
@@ -132,12 +136,20 @@ class Tables:
         shutil.rmtree(self.path(name), ignore_errors=True)
 
     def compact(self, name: str, force: bool = False) -> bool:
-        """Merge small data files when there are many; old versions and tags are left alone. True if it did."""
+        """Merge small data files when there are many, or rewrite a table of which most rows are gone. True if it did.
+
+        Old versions and tags are left alone. The files aimed at are of a bounded size, so a table that grows batch by
+        batch is written about twice, not once for each gate it passes.
+        """
         dataset = self.dataset(name)
-        if not force and len(dataset.get_fragments()) <= COMPACT_FRAGMENTS:
+        stats = dataset.stats.dataset_stats(SMALL_ROWS)
+        kept = dataset.count_rows()
+        crowded = stats["num_small_files"] > SMALL_FILES
+        hollow = stats["num_deleted_rows"] > DELETED_SHARE * (kept + stats["num_deleted_rows"])
+        if not (force or crowded or hollow):
             return False
         with _disk_errors(name):
-            dataset.optimize.compact_files()
+            dataset.optimize.compact_files(target_rows_per_fragment=SMALL_ROWS)
             if dataset.list_indices():
                 dataset.optimize.optimize_indices()
         return True
@@ -180,71 +192,147 @@ class Tables:
 
 
 def conform(table: pa.Table, schema: pa.Schema, key: str, name: str) -> pa.Table:
-    """`table` with exactly the columns and types of `schema`, or BadInput that names table, key and field."""
+    """`table` with exactly the columns and types of `schema`, or BadInput that names table, row and field.
+
+    Numbers become numbers of another width where they keep their value (a double may lose digits as a float32, as
+    vectors do, but not overflow); nothing is turned into text or out of it, and no yes/no into a number.
+    """
     missing = [field.name for field in schema if field.name not in table.column_names]
-    if missing:
-        raise BadInput(f"table '{name}' needs column {', '.join(missing)}")
-    _check_keys(table[key], key, name)
+    if missing or key not in table.column_names:
+        raise BadInput(f"table '{name}' needs column {', '.join(missing or [key])}")
+    keys = table[key].combine_chunks()
+    _check_keys(keys, key, name)
     columns = []
     for field in schema:
-        column = table[field.name]
-        if column.type != field.type:
-            try:
-                column = column.cast(field.type, safe=True)
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise BadInput(
-                    f"table '{name}', field '{field.name}': {column.type} does not fit {field.type}: {error}"
-                ) from error
-        _check_vectors(column, table[key], field.name, name)
-        columns.append(column.combine_chunks() if column.num_chunks > 1 else column)
+        column = table[field.name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # more text than one array can hold
+            raise BadInput(f"table '{name}', field '{field.name}': more than 2 GB of text in one write")
+        place = _Place(name, field.name, keys)
+        columns.append(_checked(column, field.type, place))
+        if not field.nullable and columns[-1].null_count:
+            place.refuse(int(np.flatnonzero(np.asarray(columns[-1].is_null()))[0]), "there is no value")
     return pa.table(columns, schema=schema)
 
 
-def _check_keys(keys: pa.ChunkedArray, key: str, name: str) -> None:
+@dataclass(frozen=True)
+class _Place:
+    """Where a value stands, for refusals."""
+
+    table: str
+    field: str
+    keys: pa.Array
+
+    def refuse(self, row: int, reason: str, remedy: str | None = None) -> NoReturn:
+        raise BadInput(
+            f"table '{self.table}', row '{self.keys[row].as_py()}', field '{self.field}': {reason}",
+            remedy=remedy,
+        )
+
+
+def _check_keys(keys: pa.Array, key: str, name: str) -> None:
     if keys.null_count:
-        raise BadInput(f"table '{name}': {keys.null_count} rows have no {key}")
-    if len(pc.unique(keys)) != len(keys):
-        counts = pc.value_counts(keys.combine_chunks())
+        raise BadInput(f"table '{name}': {keys.null_count} rows have no {key}", remedy="give every row a key")
+    if pc.count_distinct(keys).as_py() != len(keys):
+        counts = pc.value_counts(keys)
         twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
         raise BadInput(
             f"table '{name}': {key} '{twice}' stands in one write twice", remedy="keep one row for each key"
         )
 
 
-def _check_vectors(column: pa.ChunkedArray, keys: pa.ChunkedArray, field: str, name: str) -> None:
-    inner = column.type
-    listed = pa.types.is_list(inner)
-    if listed:
-        inner = inner.value_type
+def _checked(column: pa.Array, kind: pa.DataType, place: _Place) -> pa.Array:
+    if column.type != kind:
+        if not _same_family(column.type, kind):
+            raise BadInput(
+                f"table '{place.table}', field '{place.field}': {column.type} is given, {kind} is kept"
+            )
+        _check_sizes(column, kind, place)
+        try:
+            cast = column.cast(kind, safe=True)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            place.refuse(_first_uncastable(column, kind), f"{column.type} does not fit {kind}: {error}")
+        if pa.types.is_floating(kind) and pa.types.is_floating(column.type):
+            lost = np.asarray(pc.and_(pc.is_inf(cast), pc.invert(pc.is_inf(column))).fill_null(False))
+            if lost.any():
+                row = int(np.flatnonzero(lost)[0])
+                place.refuse(row, f"{column[row].as_py()} is too large for {kind}")
+        column = cast
+    _check_vectors(column, place)
+    return column
+
+
+def _same_family(given: pa.DataType, kind: pa.DataType) -> bool:
+    """Whether a cast keeps what a value is: a number a number, a text a text."""
+    types = pa.types
+    if types.is_null(given):
+        return True
+    if types.is_dictionary(given):
+        return _same_family(given.value_type, kind)
+    if _is_list(given) and _is_list(kind):
+        return _same_family(given.value_type, kind.value_type)
+    tests = (
+        lambda t: types.is_integer(t) or types.is_floating(t),
+        lambda t: types.is_string(t) or types.is_large_string(t) or types.is_string_view(t),
+        lambda t: types.is_binary(t) or types.is_large_binary(t),
+        types.is_boolean,
+        types.is_timestamp,
+    )
+    return any(bool(test(given) and test(kind)) for test in tests)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _check_sizes(column: pa.Array, kind: pa.DataType, place: _Place) -> None:
+    """Refuse vectors of another size than the column's, naming the first."""
+    if not pa.types.is_fixed_size_list(kind) or not _is_list(column.type):
+        return
+    sizes = pc.list_value_length(column)
+    wrong = np.asarray(pc.not_equal(sizes, kind.list_size).fill_null(False))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        place.refuse(row, f"the vector has {sizes[row].as_py()} values, the feature has {kind.list_size}")
+
+
+def _first_uncastable(column: pa.Array, kind: pa.DataType) -> int:
+    """Row of the first value that does not fit, by halving."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            column.slice(low, middle - low).cast(kind, safe=True)
+            low = middle
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            high = middle
+    return low
+
+
+def _check_vectors(column: pa.Array, place: _Place) -> None:
+    kind = column.type
+    listed = pa.types.is_list(kind)
+    inner = kind.value_type if listed else kind
     if not pa.types.is_fixed_size_list(inner):
         return
-    for chunk, ids in zip(column.chunks, _like(keys, column).chunks, strict=True):
-        valid = np.asarray(chunk.is_valid())
-        vectors = chunk.flatten().flatten() if listed else chunk.flatten()
-        values = vectors.to_numpy(zero_copy_only=False).reshape(-1, inner.list_size)
-        bad = ~np.isfinite(values).all(axis=1) | ~values.any(axis=1)
-        if bad.any():
-            place = int(np.flatnonzero(bad)[0])
-            if listed:
-                lengths = np.asarray(pc.fill_null(pc.list_value_length(chunk), 0))
-                row = int(np.searchsorted(np.cumsum(lengths), place, side="right"))
-            else:
-                row = int(np.flatnonzero(valid)[place])
-            what = "all zeros" if not values[place].any() else "NaN or infinite"
-            raise BadInput(
-                f"table '{name}', row '{ids[row].as_py()}', field '{field}': the vector is {what}",
-                remedy="a vector that says nothing cannot be compared; leave the row without a value",
+    vectors = column.flatten() if listed else column
+    if listed:
+        owners = np.repeat(np.arange(len(column)), np.asarray(pc.list_value_length(column).fill_null(0)))
+        if vectors.null_count:
+            place.refuse(
+                int(owners[np.flatnonzero(np.asarray(vectors.is_null()))[0]]), "one of its vectors is NULL"
             )
-
-
-def _like(keys: pa.ChunkedArray, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """`keys` cut into chunks as `column` is."""
-    pieces, start = [], 0
-    whole = keys.combine_chunks()
-    for chunk in column.chunks:
-        pieces.append(whole.slice(start, len(chunk)))
-        start += len(chunk)
-    return pa.chunked_array(pieces, type=keys.type)
+    else:
+        owners = np.flatnonzero(np.asarray(column.is_valid()))
+    values = vectors.flatten().to_numpy(zero_copy_only=False).reshape(-1, inner.list_size)
+    finite = np.isfinite(values).all(axis=1)
+    bad = np.flatnonzero(~finite | ~values.any(axis=1))
+    if len(bad):
+        place.refuse(
+            int(owners[bad[0]]),
+            "the vector is all zeros" if finite[bad[0]] else "the vector holds NaN or infinite values",
+            "a vector that says nothing cannot be compared; leave the row without a value",
+        )
 
 
 @contextmanager
