@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.errors import BadInput, NotFound, did_you_mean
-from featurestore.filters import compile_filter
 from featurestore.schema import ITEM_ID
-from recommender.events import Bool, EventLog, Int64, Strings
+from recommender.events import EventLog, Int64, Strings
 from recommender.runs import Run, open_run, promoted
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ class Retriever:
     def __init__(self, root: str | Path, release: Any, run: str | None = None) -> None:
         self.root, self.release = Path(root), release
         self._asked_run = run
-        self._mask = lru_cache(maxsize=64)(self._compute_mask)
 
     @classmethod
     def open(cls, store: Any, run: str | None = None, release: str = "latest") -> Retriever:
@@ -120,7 +118,7 @@ class Retriever:
             if exclude_seen
             else np.zeros(0, dtype=np.int64)
         )
-        allowed = None if where is None else self._mask(where)[ready.release_rows]
+        allowed = None if where is None else self.release.mask(where)[ready.release_rows]
         scores, found = ready.index.search(
             asking, k, allowed=allowed, exclude=[seen] if exclude_seen else None
         )
@@ -194,16 +192,10 @@ class Retriever:
             )
         return ids
 
-    def _compute_mask(self, where: str) -> Bool:
-        """(items of the release,) bool."""
-        catalogue = self.release.catalogue
-        mask: Bool = compile_filter(where, catalogue.schema).mask(catalogue)
-        return mask
-
     def _table(self, rows: Int64, scores: Any) -> pa.Table:
         picked = self.release.catalogue.take(pa.array(rows, pa.int64()))
         columns = {ITEM_ID: picked[ITEM_ID], "score": pa.array(scores, pa.float32())}
-        rest = [name for name in picked.column_names if name not in (ITEM_ID, "row")]
+        rest = [name for name in picked.column_names if name != ITEM_ID and not name.startswith("_")]
         return pa.table(columns | {name: picked[name] for name in rest})
 
 

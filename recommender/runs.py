@@ -175,13 +175,14 @@ class Run:
         from recommender import checkpoint, data, model
 
         if features is None and self.config.features:
-            features = data.features_of(self._release(), self.config, self.item_ids)
+            features = data.features_of(self.opened_release(), self.config, self.item_ids)
         built = model.build(self.config, self.counts, features)
         tensors, _ = checkpoint.load(self.folder / "checkpoint" / checkpoint.BEST)
         built.load_state_dict(checkpoint.under("model", tensors))
         return built.to(device).eval()
 
-    def _release(self) -> Any:
+    def opened_release(self) -> Any:
+        """The release that it learnt from, two folders up."""
         if self.release is None:
             raise BadInput(
                 f"run {self.name} learnt from features that no release keeps",

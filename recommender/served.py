@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from featurestore.errors import BadInput
 from featurestore.files import canonical_json, read_json, replacing, sha256_file, sha256_text, write_json
 from recommender import backbones, checkpoint, data
 from recommender.events import Bool, Int64, Strings
@@ -116,7 +117,19 @@ def _make(run: Run, release: Any) -> Served:
 
 
 def _described(run: Run, release: Any, fresh: Strings) -> tuple[Strings, dict[str, Vectors]]:
-    """Those of `fresh` that have at least one of the run's features, and their stored vectors."""
+    """Those of `fresh` that have at least one of the run's features, and their stored vectors.
+
+    Raises BadInput where a feature is made by another recipe than the one that the run learnt from: its vectors mean
+    something else, whatever their size.
+    """
+    learnt = run.opened_release()
+    for name in run.config.features:
+        if release.facts(name)["recipe_id"] != learnt.facts(name)["recipe_id"]:
+            raise BadInput(
+                f"feature '{name}' of release {release.name} is made by another recipe than in release {learnt.name}, "
+                f"which run {run.name} learnt from",
+                remedy=f"train again, or ask release {learnt.name}",
+            )
     stored = data.features_of(release, run.config, fresh)
     has_any = np.any([vectors.present for vectors in stored.values()], axis=0)
     return fresh[has_any], {n: Vectors(v.values[has_any], v.present[has_any]) for n, v in stored.items()}
