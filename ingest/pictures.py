@@ -30,7 +30,7 @@ MAX_PIXELS = 64_000_000
 THUMBNAIL = 256  # longer side
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 URL = re.compile(r"^(?:[A-Za-z][A-Za-z0-9+.-]*://|data:|[A-Za-z]:[\\/])")
-# what Pillow's decoders raise on bytes that are no picture of the format they claim; only calls into Pillow are guarded by it
+# what Pillow's decoders raise on bytes that are no picture; only calls into Pillow are guarded by it
 DECODER_ERRORS = (
     OSError,
     SyntaxError,

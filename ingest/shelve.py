@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from featurestore import images
 from featurestore.tables import Tables
 from ingest.pictures import PictureError, Root, facts, read_file
@@ -91,7 +89,9 @@ def shelve(
             progress(done, len(changed), "pictures")
 
     with warnings.catch_warnings(), ThreadPoolExecutor(THREADS) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is lower and refuses
+        warnings.filterwarnings(
+            "ignore", module=r"PIL\."
+        )  # on odd files, which are judged by what comes of them
         try:
             for reference, path, file in changed:
                 if len(pending) >= QUEUE:

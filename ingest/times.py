@@ -38,12 +38,9 @@ def to_seconds(
         column = pc.cast(column, pa.timestamp("s"))
         kind = column.type
     if pa.types.is_timestamp(kind):
-        whole = pc.floor(
-            pc.divide(pc.cast(pc.cast(column, pa.int64()), pa.float64()), float(PER_SECOND[kind.unit]))
-        )
-        if kind.unit == "s":
-            whole = pc.cast(column, pa.int64())
-        return _judged(column, pc.cast(whole, pa.int64()))
+        ticks = pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy()
+        whole = pa.array(ticks // PER_SECOND[kind.unit], mask=column.is_null().to_numpy())
+        return _judged(column, pa.chunked_array([whole]))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _judged(column, _numbers(column, unit))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
