@@ -195,7 +195,7 @@ class Retriever:
     def _table(self, rows: Int64, scores: Any) -> pa.Table:
         picked = self.release.catalogue.take(pa.array(rows, pa.int64()))
         columns = {ITEM_ID: picked[ITEM_ID], "score": pa.array(scores, pa.float32())}
-        rest = [name for name in picked.column_names if name != ITEM_ID and not name.startswith("_")]
+        rest = [name for name in picked.column_names if name not in columns and not name.startswith("_")]
         return pa.table(columns | {name: picked[name] for name in rest})
 
 
