@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from featurestore.store import Store
+
+# a busy machine is no failure; a test that hangs is ended by whoever runs it
+settings.register_profile("dualview", deadline=None)
+settings.load_profile("dualview")
 
 TWO_FEATURES = """
 [features.text]
