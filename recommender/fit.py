@@ -1,27 +1,19 @@
-"""The one trainer. It minimises any objective, keeps the epoch that validates best, and can be killed at any
-moment.
+"""Training a recommender: from events and options to a run.
 
-Two decisions. An epoch's batches depend on (seed, epoch) alone and everything else that changes is in one
-checkpoint, so a run that was killed and resumed ends, on a CPU, with the same bits as one that was not. And
-tuning has no handle on the test set: training validates, `evaluate` opens the test.
+Tuning has no handle on the test set: training validates, `evaluate` opens the test.
 """
 
 from __future__ import annotations
 
-import ctypes
-import math
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from featurestore.errors import BadInput, Conflict, DualviewError
-from recommender import checkpoint, data
+from featurestore.errors import BadInput, Conflict
+from recommender import data
 from recommender import model as models
 from recommender.config import Config
 from recommender.evaluate import evaluate
@@ -31,222 +23,14 @@ from recommender.objectives import NextItem
 from recommender.runs import Run
 from recommender.sequences import TrainingBatches
 from recommender.splits import Split
+from recommender.trainer import Plan, Progressed, Row, Trainer
 
-Row = dict[str, Any]
 Progress = Callable[[Row], None]
 MAY_CHANGE = ("epochs", "patience")  # options that a resumed run may be given anew
 
 
-class TrainingError(DualviewError):
-    """The loss is no longer a number."""
-
-    code = "training_failed"
-
-
-class Batches(Protocol):
-    """Anything that gives the batches of an epoch, the same ones each time it is asked for the same epoch."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, number: int) -> Iterator[Any]: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to train and what to keep. `monitor` is a key of what `validate` returns; higher is better."""
-
-    epochs: int
-    patience: int
-    eval_every: int = 1
-    warmup: int = 0
-    schedule: str = "constant"
-    clip: float | None = None
-    average: float = 0.0
-    monitor: str = "ndcg@10"
-
-
-@dataclass
-class Progressed:
-    """Where training stands; all of it is kept in a checkpoint."""
-
-    epoch: int = 0
-    step: int = 0
-    best: float = -math.inf
-    best_epoch: int = 0
-    misses: int = 0
-    rows: list[Row] = field(default_factory=list)
-
-
-class Trainer:
-    """Minimises `objective(batch)["loss"]` over batches, and validates.
-
-    kept: the part of the objective whose weights are the result. folder: where last.safetensors and
-    best.safetensors go.
-    """
-
-    def __init__(
-        self,
-        objective: nn.Module,
-        kept: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        batches: Batches,
-        validate: Callable[[], Mapping[str, float]],
-        plan: Plan,
-        folder: Path,
-    ) -> None:
-        self.objective, self.kept, self.optimizer, self.batches = objective, kept, optimizer, batches
-        self.validate, self.plan, self.folder = validate, plan, folder
-        self.at = Progressed()
-        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._weights: list[Tensor] = list(objective.parameters())
-        self._average = [weight.detach().clone() for weight in self._weights] if plan.average else []
-        self.device = self._weights[0].device
-
-    @property
-    def done(self) -> bool:
-        return self.at.epoch >= self.plan.epochs or self.at.misses >= self.plan.patience
-
-    def run(self, told: Callable[[Progressed, Row], None]) -> Progressed:
-        """Train until the plan is done. `told` is called after each epoch, once its checkpoint is safe."""
-        while not self.done:
-            row = self._epoch()
-            best = False
-            if self.at.epoch % self.plan.eval_every == 0 or self.at.epoch == self.plan.epochs:
-                best = self._validate(row)
-            self.at.rows.append(row)
-            if best:
-                checkpoint.save(self.folder / checkpoint.BEST, self._result(), {"epoch": self.at.epoch})
-            self.save()
-            told(self.at, row)
-        return self.at
-
-    def _epoch(self) -> Row:
-        begun = time.perf_counter()
-        number = self.at.epoch + 1
-        self.objective.train()
-        sums: dict[str, Tensor] = {}
-        for place, batch in enumerate(self.batches.epoch(number), start=1):
-            self._set_rates()
-            terms = self.objective(batch.to(self.device))
-            if not math.isfinite(value := float(terms["loss"].detach())):
-                raise TrainingError(
-                    f"the loss is {value} in epoch {number}, batch {place} of {len(self.batches)}",
-                    remedy="lower lr, set clip, or look for extreme values in the features",
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()
-            if self.plan.clip is not None:
-                nn.utils.clip_grad_norm_(self._weights, self.plan.clip)
-            self.optimizer.step()
-            self.at.step += 1
-            self._follow()
-            for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach().double()
-        self.at.epoch = number
-        give_memory_back()
-        means = {name: float(total) / len(self.batches) for name, total in sums.items()}
-        return {"epoch": number, **means, "seconds": round(time.perf_counter() - begun, 2)}
-
-    def _set_rates(self) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self.rate_at(self.at.step)
-
-    def rate_at(self, step: int) -> float:
-        """Share of the learning rate at a step (from 0): a linear rise over `warmup`, then constant or half a
-        cosine to 0.
-        """
-        rise = min(1.0, (step + 1) / self.plan.warmup) if self.plan.warmup else 1.0
-        if self.plan.schedule == "constant":
-            return rise
-        total = max(self.plan.epochs * len(self.batches) - self.plan.warmup, 1)
-        return rise * 0.5 * (1 + math.cos(math.pi * min(max(step - self.plan.warmup, 0) / total, 1.0)))
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the weights; early on it follows faster, so that the start is soon
-        forgotten.
-        """
-        if self.plan.average:
-            keep = min(self.plan.average, (1 + self.at.step) / (10 + self.at.step))
-            torch._foreach_lerp_(self._average, self._weights, 1 - keep)
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        """Swap weights and their average; twice is as before."""
-        for weight, mean in zip(self._weights, self._average, strict=False):
-            held = weight.clone()
-            weight.copy_(mean)
-            mean.copy_(held)
-
-    def _validate(self, row: Row) -> bool:
-        begun = time.perf_counter()
-        self._exchange()
-        self.objective.eval()
-        found = dict(self.validate())
-        self._exchange()
-        value = found[self.plan.monitor]
-        if not math.isfinite(value):
-            raise BadInput(
-                f"validation found {self.plan.monitor} = {value}",
-                remedy="check that users have a validation target",
-            )
-        best = value > self.at.best
-        if best:
-            self.at.best, self.at.best_epoch, self.at.misses = value, self.at.epoch, 0
-        else:
-            self.at.misses += 1
-        row |= {f"valid_{name}": number for name, number in found.items()}
-        row |= {"best": best, "valid_seconds": round(time.perf_counter() - begun, 2)}
-        return best
-
-    def _result(self) -> dict[str, Tensor]:
-        self._exchange()
-        weights = {
-            f"model.{name}": tensor.detach().clone() for name, tensor in self.kept.state_dict().items()
-        }
-        self._exchange()
-        return weights
-
-    def save(self) -> None:
-        """Everything that the next epoch depends on, as one file."""
-        tensors = {f"objective.{name}": tensor for name, tensor in self.objective.state_dict().items()}
-        tensors |= {f"average.{place}": tensor for place, tensor in enumerate(self._average)}
-        tensors |= {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        state = vars(self.at) | {"best": None if math.isinf(self.at.best) else self.at.best}
-        checkpoint.save(self.folder / checkpoint.LAST, tensors, state)
-
-    def resume(self) -> bool:
-        """Go back to the last checkpoint. False where there is none."""
-        path = self.folder / checkpoint.LAST
-        if not path.exists():
-            return False
-        tensors, state = checkpoint.load(path)
-        self.objective.load_state_dict(checkpoint.under("objective", tensors))
-        for place, mean in enumerate(self._average):
-            mean.copy_(tensors[f"average.{place}"])
-        checkpoint.restore_optimizer(self.optimizer, checkpoint.under("optimizer", tensors))
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        self.at = Progressed(**(state | {"best": -math.inf if state["best"] is None else state["best"]}))
-        return True
-
-
-def give_memory_back() -> None:
-    """Have the C library return what it holds free.
-
-    Batches are of many sizes, and glibc keeps the holes between them: 250 MB more an epoch on ML-1M, for good.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
 def pick_device(name: str) -> torch.device:
-    """ "auto" is the first CUDA device, else Apple's, else the CPU."""
+    """A device by its name; "auto" is the first CUDA device, else Apple's, else the CPU."""
     if name != "auto":
         try:
             return torch.device(name)

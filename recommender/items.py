@@ -39,9 +39,7 @@ class Vectors:
 
     @classmethod
     def aligned(cls, ids: Any, values: Any, wanted: Any) -> Vectors:
-        """Rows of `values` (m, D), which belong to `ids` (m,), put in the order of `wanted` (n,); others are
-        absent.
-        """
+        """Rows of `values` (m, D), which belong to `ids` (m,), in the order of `wanted` (n,); others are absent."""
         if np.ndim(values) != 2 or len(ids) != len(values):
             raise BadInput(
                 f"{len(ids)} ids and an array of shape {np.shape(values)} are not one vector an item"

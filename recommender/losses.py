@@ -26,8 +26,7 @@ GRAIN = 32  # chunks are multiples of so many rows: oneDNN keeps code for every 
 
 
 class _FusedSoftmax(torch.autograd.Function):
-    """Cross-entropy over all items without keeping a score: chunk by chunk, gradients made in the forward
-    pass.
+    """Cross-entropy over all items without keeping a score: in chunks, with the gradients made at once.
 
     With p = softmax(H W^T) and Y the one-hot targets, dL/dH = (p - Y) W / T and dL/dW = (p - Y)^T H / T. Both
     are as small as H and W, so they are computed while a chunk's p is at hand and only scaled in the backward

@@ -14,13 +14,14 @@ from recommender import checkpoint
 from recommender.config import Config
 from recommender.evaluate import evaluate
 from recommender.events import EventLog
-from recommender.fit import TrainingError, fit, pick_device
+from recommender.fit import fit, pick_device
 from recommender.items import Vectors
 from recommender.model import build, scorer
 from recommender.objectives import NextItem
 from recommender.runs import Run
 from recommender.sequences import TrainingBatches
 from recommender.splits import Split
+from recommender.trainer import TrainingError
 from tests.recommender.learning import ring
 
 SMALL = {"width": 16, "length": 10, "batch": 16, "epochs": 4, "patience": 50, "lr": 1e-2}
