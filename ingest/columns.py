@@ -1,11 +1,9 @@
-"""What type a catalogue's column has, and its values in that type: whole columns at a time, Python only for what
-fails.
+"""What type a catalogue's column has, and its values in that type: whole columns at a time.
 
-A column's type is inferred once, over the whole first ingest: int64, double, bool, string or list<string>. A text
-column (every csv column is one) is numeric if nine in ten of its values read as numbers; the others are set aside
-one by one, so that one "call us" does not turn all prices into text. Digits that a number would change (leading
-zeros, more than 18 of them) keep the column text: they are codes. "", NA, N/A, null, None, nan and - count as no
-value where a column is not text.
+A type is inferred once, over the whole first ingest: int64, double, bool, string or list<string>. A column of a csv, or
+one that mixed types, is numeric if nine in ten of its values read as numbers; the others are set aside one by one, so
+that one "call us" does not turn all prices into text. Digits that a number would change (leading zeros, more than 18
+of them) keep it text: they are codes. "", NA, N/A, null, None, nan and - are no value where a column is not text.
 """
 
 from __future__ import annotations
@@ -88,13 +86,16 @@ def plain(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
     )
 
 
-def infer(column: pa.ChunkedArray, spec: ColumnSpec) -> pa.DataType | None:
-    """The type of a plain column; None if it has no value to tell by."""
+def infer(column: pa.ChunkedArray, spec: ColumnSpec, untyped: bool) -> pa.DataType | None:
+    """The type of a plain column; None if it has no value to tell by.
+
+    untyped: its texts may stand for other types.
+    """
     if spec.type is not None:
         return NAMED[spec.type]
     if column.null_count == len(column):
         return None
-    if not pa.types.is_string(column.type):
+    if not untyped or not pa.types.is_string(column.type):
         return column.type
     text = pc.utf8_trim_whitespace(column)
     present = _number(pc.invert(_no_value(text)))

@@ -186,6 +186,11 @@ def _check_log(log: Events, raw: Raw, replace: bool, notes: list[str]) -> None:
             f"{raw.name} has no valid event, so replace_interactions would empty the log",
             remedy="mend the source first; without replace_interactions, its bad rows are listed by `dualview errors`",
         )
+    if log.placed:
+        notes.append(
+            f"{raw.name} has neither timestamp nor position: the order of its rows is taken for each user's order, "
+            "so it has to be given whole each time"
+        )
     if log.ignored:
         notes.append(f"columns of {raw.name} that a log does not keep: {', '.join(log.ignored)}")
 

@@ -152,9 +152,8 @@ def facts(data: bytes) -> Facts:
         with _decoding():
             frames = int(getattr(picture, "n_frames", 1))
             if picture.format == "JPEG" and picture.mode in ("RGB", "L"):
-                picture.draft(
-                    picture.mode, (2 * THUMBNAIL, 2 * THUMBNAIL)
-                )  # decodes at a half, a quarter or an eighth
+                # decodes at a half, a quarter or an eighth of the size, as long as that is large enough
+                picture.draft(picture.mode, (2 * THUMBNAIL, 2 * THUMBNAIL))
             picture.load()
         small = _rgb(picture)
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
@@ -202,7 +201,8 @@ def _decoding() -> Iterator[None]:
 
 def _rgb(picture: Image.Image) -> Image.Image:
     with _decoding():
-        upright = ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
+    upright = picture
     if upright.mode.startswith("I;16"):
         upright = Image.fromarray((np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8))
     elif upright.mode in ("I", "F"):

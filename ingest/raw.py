@@ -69,6 +69,10 @@ class Rejects:
             )
         )
 
+    def lines_of(self, field: str) -> np.ndarray:
+        """Lines of the single rows whose `field` was set aside."""
+        return np.array([row["line"] for row in self._rows if row["field"] == field], np.int64)
+
     def table(self) -> pa.Table:
         rows = pa.Table.from_pylist(self._rows, schema=REJECTS_SCHEMA)
         return pa.concat_tables([rows, *self._parts])
@@ -85,9 +89,9 @@ class Rejects:
 class Raw:
     """A source as it was read.
 
-    table: columns as the source names them; cells of a csv are strings, other sources keep their types. lines: (n,)
-    int64, the 1-based physical line (csv, jsonl) or row (parquet, tables) each row begins at. unreadable: rows
-    whose id is not known.
+    table: columns as the source names them. lines: (n,) int64, the 1-based physical line (csv, jsonl) or row (parquet,
+    tables) each row begins at. unreadable: rows whose id is not known. untyped: columns whose texts may stand for
+    other types (every column of a csv; a column that mixed types); a text of a typed source is a text.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Raw:
     lines: np.ndarray
     rejects: Rejects = field(default_factory=Rejects)
     unreadable: int = 0
+    untyped: frozenset[str] = frozenset()
 
 
 def rows_as_json(table: pa.Table) -> pa.Array:

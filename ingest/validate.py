@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from featurestore.errors import BadInput, did_you_mean
 from featurestore.interactions import ordinals
-from featurestore.schema import EVENT, EVENT_ID, IMAGE, ITEM_ID, POSITION, TIMESTAMP, TITLE, USER_ID, VALUE
+from featurestore.schema import EVENT, IMAGE, ITEM_ID, POSITION, TIMESTAMP, TITLE, USER_ID, VALUE
 from ingest.columns import LIST, convert, infer, plain
 from ingest.mapping import ColumnSpec, SourceMapping, apply_names
 from ingest.raw import Raw, Rejects
@@ -46,10 +46,14 @@ class Items:
 
 @dataclass(frozen=True)
 class Events:
-    """A clean log: user_id, item_id, event, timestamp, position, value, in source order. ignored: not kept."""
+    """A clean log: user_id, item_id, event, timestamp, position, value, in source order.
+
+    ignored: columns not kept. placed: there was neither time nor position, so the input order stands for them.
+    """
 
     table: pa.Table
     ignored: list[str]
+    placed: bool
 
 
 def clean_items(raw: Raw, mapping: SourceMapping, fixed: dict[str, pa.DataType]) -> Items:
@@ -59,6 +63,8 @@ def clean_items(raw: Raw, mapping: SourceMapping, fixed: dict[str, pa.DataType])
     table = apply_names(raw, mapping)
     _needs(table, ITEM_ID, raw.name)
     given, lines, rejects = table, raw.lines, raw.rejects
+    theirs = {mapping.rename.get(name, name).strip(): name for name in raw.table.column_names}
+    unread = {ours: rejects.lines_of(name) for ours, name in theirs.items()}  # by the reader
     keys, usable = _keys(table.column(ITEM_ID), ITEM_ID, given, lines, rejects, raw.name)
     repeated = usable & ~_first_of_each(keys, usable)
     rejects.add_many(
@@ -81,7 +87,9 @@ def clean_items(raw: Raw, mapping: SourceMapping, fixed: dict[str, pa.DataType])
             continue
         spec = mapping.spec(name)
         column = plain(table.column(name), name, raw.name)
-        kind = types.get(name) or infer(plain(given.column(name), name, raw.name), spec)
+        kind = types.get(name) or infer(
+            plain(given.column(name), name, raw.name), spec, theirs[name] in raw.untyped
+        )
         if kind is None:
             continue  # no value yet, so no type: the column begins with its first value
         if name in types:
@@ -89,7 +97,7 @@ def clean_items(raw: Raw, mapping: SourceMapping, fixed: dict[str, pa.DataType])
         converted = convert(column, kind, spec)
         rejects.add_many(table, lines, converted.bad, name, converted.code, _reasons(converted.reasons))
         columns[name] = converted.values
-        failed[name] = converted.bad
+        failed[name] = converted.bad | np.isin(lines, unread[name])
     return Items(pa.table(columns), table, lines, failed)
 
 
@@ -155,7 +163,8 @@ def clean_events(raw: Raw, mapping: SourceMapping, known: pa.ChunkedArray) -> Ev
         label = pc.if_else(pc.fill_null(pc.equal(labels, ""), True), UNLABELLED, labels)
     kept = {USER_ID: users, ITEM_ID: items, EVENT: label, TIMESTAMP: times, POSITION: positions, VALUE: value}
     clean = pa.table(kept).filter(pa.array(usable))
-    return Events(clean, [name for name in table.column_names if name not in (*kept, EVENT_ID)])
+    ignored = [name for name in table.column_names if name not in kept]
+    return Events(clean, ignored, placed=not timed and POSITION not in table.column_names)
 
 
 def key_texts(column: pa.ChunkedArray, name: str, source: str) -> tuple[pa.ChunkedArray, np.ndarray]:

@@ -63,7 +63,7 @@ def read_csv(path: Path, mapping: SourceMapping) -> Raw:
             remedy="write it again as CSV",
         )
     whole = pa.concat_tables(tables)
-    return Raw(str(path.resolve()), whole, np.concatenate(lines), rejects, unreadable)
+    return Raw(str(path.resolve()), whole, np.concatenate(lines), rejects, unreadable, frozenset(names))
 
 
 def _header(path: Path, encoding: str, delimiter: str) -> tuple[list[str], int]:

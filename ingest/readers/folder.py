@@ -51,7 +51,7 @@ def read_folder(folder: Path) -> Raw:
     table = pa.table(
         [pa.array(column, pa.string()) for column in (stems, titles, paths)], names=[ITEM_ID, TITLE, IMAGE]
     )
-    return Raw(str(folder.resolve()), table, lines, rejects)
+    return Raw(str(folder.resolve()), table, lines, rejects, len(rejects))
 
 
 def readable(stem: str) -> str:

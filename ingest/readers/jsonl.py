@@ -58,14 +58,18 @@ def read_jsonl(path: Path, mapping: SourceMapping) -> Raw:
             lines.append(number)
     unreadable = len(rejects)
     names = list(dict.fromkeys(key for row in rows for key in row))
-    columns = [_column(name, rows, lines, rejects) for name in names]
-    table = pa.table(columns, names=names) if names else pa.table({})
+    typed = [_column(name, rows, lines, rejects) for name in names]
+    table = pa.table([column for column, _ in typed], names=names)
+    untyped = frozenset(name for name, (_, mixed) in zip(names, typed, strict=True) if mixed)
     if not rows and not unreadable:
         raise BadInput(f"{path} is empty", remedy="write one JSON object a line")
-    return Raw(str(path.resolve()), table, np.array(lines, np.int64), rejects, unreadable)
+    return Raw(str(path.resolve()), table, np.array(lines, np.int64), rejects, unreadable, untyped)
 
 
-def _column(name: str, rows: list[dict[str, Any]], lines: list[int], rejects: Rejects) -> pa.Array:
+def _column(
+    name: str, rows: list[dict[str, Any]], lines: list[int], rejects: Rejects
+) -> tuple[pa.Array, bool]:
+    """(values, whether they mixed types and became text)."""
     values = [row.get(name) for row in rows]
     kinds = {type(value) for value in values if value is not None}
     if list in kinds and kinds != {list}:
@@ -80,16 +84,15 @@ def _column(name: str, rows: list[dict[str, Any]], lines: list[int], rejects: Re
                     values[at] = None
             kinds = {list}
     if kinds == {list}:
-        return pa.array(
-            [None if v is None else [_spelled(part) for part in v if part is not None] for v in values]
-        )
-    if kinds <= {int} and all(value is None or value in INT64 for value in values):
-        return pa.array(values, pa.int64())
+        listed = [None if v is None else [_spelled(part) for part in v if part is not None] for v in values]
+        return pa.array(listed, pa.list_(pa.string())), False
+    if kinds == {int} and all(value is None or value in INT64 for value in values):
+        return pa.array(values, pa.int64()), False
     if kinds == {int, float} and all(not isinstance(value, int) or abs(value) < 2**53 for value in values):
-        return pa.array(values, pa.float64())
-    if kinds in ({bool}, {float}, {str}):
-        return pa.array(values)
-    return pa.array([None if value is None else _spelled(value) for value in values], pa.string())
+        return pa.array(values, pa.float64()), False
+    if kinds in (set(), {bool}, {float}, {str}):
+        return pa.array(values), False
+    return pa.array([None if value is None else _spelled(value) for value in values], pa.string()), True
 
 
 def _spelled(value: Any) -> str:

@@ -25,20 +25,20 @@ def read_memory(source: Any, role: str) -> Raw:
         )
     if type(source).__module__.split(".")[0] == "pandas" and hasattr(source, "columns"):
         names = [str(name) for name in source.columns]
-        table = pa.table(
-            [_series(source.iloc[:, place], name) for place, name in enumerate(names)], names=names
-        )
-        return Raw(f"<pandas frame of {role}>", table, np.arange(1, table.num_rows + 1))
+        typed = [_series(source.iloc[:, place], name) for place, name in enumerate(names)]
+        table = pa.table([column for column, _ in typed], names=names)
+        untyped = frozenset(name for name, (_, mixed) in zip(names, typed, strict=True) if mixed)
+        return Raw(f"<pandas frame of {role}>", table, np.arange(1, table.num_rows + 1), untyped=untyped)
     raise BadInput(
         f"{role} cannot be read from a {type(source).__name__}",
         remedy="give a path, a pyarrow.Table or a pandas.DataFrame",
     )
 
 
-def _series(series: Any, name: str) -> pa.Array:
-    """A column; one that mixes types becomes text, and the typing of columns judges it."""
+def _series(series: Any, name: str) -> tuple[pa.Array, bool]:
+    """(values, whether they mixed types and became text)."""
     try:
-        return pa.array(series, from_pandas=True)
+        return pa.array(series, from_pandas=True), False
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         values = [None if value is None or value != value else value for value in series]
     if any(isinstance(value, dict | list | tuple | bytes) for value in values):
@@ -46,4 +46,4 @@ def _series(series: Any, name: str) -> pa.Array:
             f"column '{name}' mixes lists or objects with other values",
             remedy="make it one type, or leave it out",
         )
-    return pa.array([None if value is None else str(value) for value in values], pa.string())
+    return pa.array([None if value is None else str(value) for value in values], pa.string()), True

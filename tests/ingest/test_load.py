@@ -186,6 +186,18 @@ def test_a_mapping_file_renames_types_and_roots(store: Store, shop: Path) -> Non
         ingest(store, pa.table({"item_id": ["01"], "genres": ["p|q"]}))
 
 
+def test_a_stray_among_json_lists_keeps_the_stored_list(store: Store, shop: Path) -> None:
+    rows = [{"item_id": f"i{n}", "labels": ["x", str(n)]} for n in range(20)]
+    (shop / "i.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (shop / "m.toml").write_text('rename = { labels = "tags" }')
+    ingest(store, shop / "i.jsonl", mapping=shop / "m.toml")
+    rows[3]["labels"] = "torn"
+    (shop / "i.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = ingest(store, shop / "i.jsonl", mapping=shop / "m.toml")
+    assert report.items == ItemChanges(unchanged=20)
+    assert report.quarantined == {"bad_value": 1}
+
+
 # ---- items that leave
 
 
@@ -435,6 +447,12 @@ def test_the_log_is_replaced_only_by_one_that_has_events(store: Store, shop: Pat
     with pytest.raises(BadInput, match="would empty the log"):
         ingest(store, interactions=shop / "new.csv", replace_interactions=True)
     assert interactions.read_log(store.tables).num_rows == 2
+
+
+def test_a_log_without_time_is_taken_in_its_order_and_the_report_says_so(store: Store, shop: Path) -> None:
+    (shop / "events.csv").write_text("user_id,item_id\nu,c\nv,a\nu,a\n")
+    assert "neither timestamp nor position" in ingest(store, shop / "items.csv", shop / "events.csv").notes[0]
+    assert interactions.read_log(store.tables)["item_id"].to_pylist() == ["c", "a", "a"]
 
 
 def test_columns_that_a_log_does_not_keep_are_reported(store: Store, shop: Path) -> None:

@@ -207,6 +207,7 @@ def test_mixed_json_scalars_become_text_and_strays_among_lists_are_set_aside(tmp
     assert raw.table["mixed"].to_pylist()[-3:] == ["17", "t18", "true"]
     assert raw.table["tags"].to_pylist()[-2:] == [["x"], None]
     assert [entry[:2] for entry in set_aside(raw)] == [(20, "bad_value")]
+    assert raw.untyped == {"mixed"}
 
 
 def test_integers_beyond_64_bits_stay_exact(tmp_path: Path) -> None:

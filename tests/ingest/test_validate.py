@@ -19,7 +19,7 @@ PLAIN = SourceMapping()
 
 def raw_of(**columns: list[object] | pa.Array) -> Raw:
     table = pa.table(columns)
-    return Raw("source", table, np.arange(2, 2 + table.num_rows))
+    return Raw("source", table, np.arange(2, 2 + table.num_rows), untyped=frozenset(table.column_names))
 
 
 def said(**columns: dict[str, str]) -> SourceMapping:
@@ -213,6 +213,11 @@ def test_lists_are_split_at_the_separator_and_cleaned() -> None:
     assert found.to_pylist() == [["a", "b"], ["a", "b"], None, None, None, ["x", "y"], ["z"]]
 
 
+def test_digits_in_a_text_column_of_a_typed_source_stay_text() -> None:
+    raw = Raw("source", pa.table({"item_id": ["a"], "zip": ["12345"]}), np.array([1]))
+    assert items(raw).table["zip"].to_pylist() == ["12345"]
+
+
 def test_native_lists_and_finer_types_are_taken() -> None:
     assert column([["a", "b"], [], None])[0].to_pylist() == [["a", "b"], None, None]
     assert column([[1, 2], None])[0].to_pylist() == [["1", "2"], None]
@@ -329,6 +334,12 @@ def test_a_bad_rating_costs_the_rating_and_not_the_event() -> None:
 def test_integer_ids_of_a_parquet_log_meet_the_text_ids_of_a_csv_catalogue() -> None:
     raw = raw_of(user_id=[1], item_id=[7], timestamp=[1])
     assert clean_events(raw, PLAIN, pa.chunked_array([["7"]])).table["item_id"].to_pylist() == ["7"]
+
+
+def test_only_a_log_without_time_and_position_is_placed_by_its_rows() -> None:
+    assert events(raw_of(user_id=["u"], item_id=["a"])).placed
+    assert not events(raw_of(user_id=["u"], item_id=["a"], position=[4])).placed
+    assert not events(raw_of(user_id=["u"], item_id=["a"], timestamp=[4])).placed
 
 
 def test_columns_a_log_does_not_keep_are_named() -> None:
