@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from featurestore.errors import BadInput, NotFound
 from featurestore.release import Cell, Release
-from featurestore.schema import ITEM_ID
 
 SCORE = "score"
 PREFERRED = ("fused", "text")  # compared by when no feature is asked for, if there
@@ -118,9 +117,8 @@ def _without_vector(release: Release, feature: str, row: int) -> NotFound:
 
 def _table(release: Release, scores: Float32, rows: Int32) -> pa.Table:
     catalogue = release.catalogue
-    shown = [name for name in catalogue.column_names if not name.startswith("_") and name != ITEM_ID]
-    picked = catalogue.select([ITEM_ID, *shown]).take(pa.array(rows))
-    position = 1  # after the id; an attribute of the catalogue may be called "score" too and is then left out
-    if SCORE in shown:
-        picked = picked.drop_columns([SCORE])
-    return picked.add_column(position, SCORE, pa.array(scores))
+    shown = [name for name in catalogue.column_names if not name.startswith("_")]
+    picked = catalogue.select(shown).take(pa.array(rows))
+    if SCORE in shown:  # an attribute of that name makes way
+        picked = picked.rename_columns([f"catalogue.{name}" if name == SCORE else name for name in shown])
+    return picked.add_column(1, SCORE, pa.array(scores))

@@ -47,7 +47,8 @@ def query(store: Store, sql: str, release: str | None = None) -> pa.Table:
         tables, active = _pinned(store, release)
         _register(connection, store, tables, active)
         connection.execute("BEGIN TRANSACTION READ ONLY")
-        return connection.execute(sql).to_arrow_table()
+        answer: pa.Table = connection.sql(sql).to_arrow_table()
+        return answer
     except duckdb.Error as error:
         raise BadInput(f"the query failed: {error}", remedy=REMEDY) from None
     finally:
