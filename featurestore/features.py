@@ -1,8 +1,9 @@
 """Cells of features: what each should be computed from, where it stands, and how results are written and read.
 
-What has to be computed is one DuckDB query over the items and the feature tables, never a guess. A cell's `input_hash` is
-the hash of its inputs' texts, of its picture's sha256 and of the `value_hash` of the features it reads; vectors are
-never hashed, since an encoder's last bits depend on the batch.
+What has to be computed is one DuckDB query over the items and the feature tables, never a guess. A cell's `input_hash`
+is the hash of its inputs' texts, of its picture's sha256 and of the `value_hash` of the features it reads; vectors are
+never hashed, since an encoder's last bits depend on the batch. An input is hashed as its text with its length before
+it, so that (ab, c) differs from (a, bc) and NULL from ""; 1 and "1" do not differ, as a column's type is fixed.
 """
 
 from __future__ import annotations
@@ -73,11 +74,9 @@ def plan(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> pa.Tabl
     """
     if not tables.exists(schema.ITEMS):
         return PLAN_SCHEMA.empty_table()
-    connection = _connect(tables, recipes, feature)
+    connection, steps = _query(tables, recipes, feature)
     names = ", ".join(PLAN_SCHEMA.names)
-    found = connection.sql(
-        f"WITH {_steps(tables, recipes, feature)} SELECT {names} FROM {_step(feature)} ORDER BY item_id"
-    )
+    found = connection.sql(f"WITH {steps} SELECT {names} FROM {_step(feature)} ORDER BY item_id")
     return found.to_arrow_table().cast(PLAN_SCHEMA)
 
 
@@ -85,15 +84,11 @@ def counts(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> Count
     """The same, counted."""
     if not tables.exists(schema.ITEMS):
         return Counts()
-    rows = (
-        _connect(tables, recipes, feature)
-        .execute(
-            f"WITH {_steps(tables, recipes, feature)} SELECT CASE WHEN state = '{State.CURRENT}' "
-            f"AND status = '{Status.NO_INPUT}' THEN '{Status.NO_INPUT}' ELSE state END, count(*) "
-            f"FROM {_step(feature)} GROUP BY 1"
-        )
-        .fetchall()
-    )
+    connection, steps = _query(tables, recipes, feature)
+    rows = connection.execute(
+        f"WITH {steps} SELECT CASE WHEN state = '{State.CURRENT}' AND status = '{Status.NO_INPUT}' "
+        f"THEN '{Status.NO_INPUT}' ELSE state END, count(*) FROM {_step(feature)} GROUP BY 1"
+    ).fetchall()
     return Counts(**{str(state): int(count) for state, count in rows})
 
 
@@ -180,17 +175,23 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _connect(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> DuckDBPyConnection:
+def _query(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> tuple[DuckDBPyConnection, str]:
+    """A connection that sees each table at one version, and the steps that end in `feature`'s: all after WITH."""
     import duckdb
 
     connection = duckdb.connect(":memory:")
     connection.execute("SET threads = 2")
-    connection.register("items", tables.dataset(schema.ITEMS))
+    items = tables.dataset(schema.ITEMS)
+    connection.register("items", items)
+    columns = {field.name: field for field in items.schema}
+    steps = []
     for name in _needed(recipes, feature):
         table = recipes[name].table(name)
-        if tables.exists(table):
+        exists = tables.exists(table)
+        if exists:
             connection.register(table, tables.dataset(table))
-    return connection
+        steps.append(f"{_step(name)} AS ({_one_step(name, recipes[name], columns, exists)})")
+    return connection, ",\n".join(steps)
 
 
 def _needed(recipes: Mapping[str, Recipe], feature: str) -> list[str]:
@@ -213,14 +214,6 @@ def _needed(recipes: Mapping[str, Recipe], feature: str) -> list[str]:
     return order
 
 
-def _steps(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> str:
-    columns = {field.name: field for field in tables.schema(schema.ITEMS)}
-    return ",\n".join(
-        f"{_step(name)} AS ({_one_step(name, recipes[name], columns, tables.exists(recipes[name].table(name)))})"
-        for name in _needed(recipes, feature)
-    )
-
-
 def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists: bool) -> str:
     parts: list[str] = []  # what is hashed, one SQL text an input
     given: list[str] = []  # whether there is something to compute from
@@ -233,11 +226,13 @@ def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists
             joins.append(f"JOIN {_step(above)} {alias} USING (item_id)")
             blocked.append(f"{alias}.state <> '{State.CURRENT}'")
             text = f"CASE WHEN {alias}.state = '{State.CURRENT}' THEN {alias}.value_hash END"
+            empty = ""
         else:
             column = name.removeprefix(COLUMN) if name.startswith(COLUMN) else schema.IMAGE_SHA256
             text = _text_of(column, columns, feature)
+            empty = "[]" if pa.types.is_nested(columns[column].type) else ""
         parts.append(f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':' || {text}, '{_NOTHING}')")
-        given.append(f"coalesce(trim({text}) NOT IN ('', '[]'), false)")
+        given.append(f"coalesce(trim({text}) <> '{empty}', false)")
     hashed = f"substr(sha256(concat({', '.join(parts)})), 1, {HASH_LENGTH})"
     own = (
         f"SELECT item_id, input_hash, value_hash, status, transient, attempts FROM {_quoted(recipe.table(feature))}"
@@ -270,15 +265,16 @@ def _text_of(column: str, columns: dict[str, pa.Field], feature: str) -> str:
 
 
 def _value_hashes(recipe: Recipe, rows: pa.Table) -> pa.Array:
-    """Identity of each value: of a text its own hash, of a vector the recipe's and its input's. NULL without a value."""
+    """Identity of each value: of a text its own hash, of a vector its recipe's and input's; NULL without one."""
     if recipe.value is ValueKind.TEXT:
         made = [
             sha256_text(v)[:HASH_LENGTH] if s == Status.OK else None
             for v, s in zip(rows[schema.VALUE].to_pylist(), rows[schema.STATUS].to_pylist(), strict=True)
         ]
     else:
+        identity = recipe.id
         made = [
-            sha256_text(f"{recipe.id}:{h}")[:HASH_LENGTH] if s == Status.OK else None
+            sha256_text(f"{identity}:{h}")[:HASH_LENGTH] if s == Status.OK else None
             for h, s in zip(rows[schema.INPUT_HASH].to_pylist(), rows[schema.STATUS].to_pylist(), strict=True)
         ]
     return pa.array(made, pa.string())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from featurestore import definitions as defs
 from featurestore import features, files, journal, schema
 from featurestore.artifacts import Artifacts
 from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
-from featurestore.errors import BadInput, Conflict, NotFound
+from featurestore.errors import BadInput, Conflict, DiskError, NotFound
 from featurestore.features import Counts
 from featurestore.lock import WriterLock
 from featurestore.recipe import Recipe
@@ -127,7 +127,13 @@ class Store:
         folder = _local(root)
         if not (folder / MANIFEST).exists():
             raise NotFound(f"{folder} is not a store", remedy=f"make one: dualview init {root}")
-        found = files.read_json(folder / MANIFEST).get("format")
+        try:
+            found = files.read_json(folder / MANIFEST)["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f"{folder / MANIFEST} cannot be read: {type(error).__name__}: {error}",
+                remedy='restore it from a copy; all it has to hold is {"format": 1}',
+            ) from error
         if found != schema.FORMAT:
             raise BadInput(
                 f"{folder} has format {found}, this version reads format {schema.FORMAT}",
@@ -260,7 +266,7 @@ class Store:
         """What is current. Unchanged tables are not scanned again; neither torch nor lancedb is loaded."""
         key = self._status_key()
         cache = self.root / "cache" / "status.json"
-        if cache.exists():
+        with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: made anew
             kept = files.read_json(cache)
             if kept["key"] == key:
                 made = kept["status"]
@@ -268,7 +274,7 @@ class Store:
                 parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
                 return StoreStatus(features=parts, **made)
         status = self._scan()
-        with suppress(OSError):  # a store that may only be read has no cache
+        with suppress(OSError, DiskError):  # a store that may only be read has no cache
             files.write_json(cache, {"key": key, "status": status.to_dict()})
         return status
 
@@ -277,9 +283,13 @@ class Store:
 
         versions = {name: self.tables.version(name) for name in self.tables.names()}
         locked = self.root / defs.LOCK_FILE
+        shape = [
+            f.name for f in (*fields(StoreStatus), *fields(FeatureStatus))
+        ]  # of another version: not ours
         parts = [
+            shape,
             versions,
-            files.sha256_file(self.root / defs.FILE),
+            [feature.model_dump(mode="json") for feature in self.definitions],
             files.sha256_file(locked) if locked.exists() else None,
             release.names(self.root),
         ]
