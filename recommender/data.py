@@ -31,5 +31,10 @@ def features_of(release: Any, config: Config, item_ids: Strings) -> dict[str, Ve
     found = {}
     for name in config.features:
         matrix = release.matrix(name)
+        if matrix.offsets is not None:
+            raise BadInput(
+                f"feature '{name}' has several vectors an item; an item tower takes one",
+                remedy="train on a feature that has one vector an item",
+            )
         found[name] = Vectors.aligned(matrix.ids, matrix.values, item_ids)
     return found

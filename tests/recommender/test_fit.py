@@ -3,9 +3,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -275,6 +277,65 @@ def test_the_log_alone_is_split_as_the_configuration_says(tmp_path: Path) -> Non
     assert run.about["split"]["name"] == "leave-one-out"
     assert run.about["split"]["users"] < 60
     assert len(TrainingBatches(ring(), length=10, batch=16, seed=0)) == 4
+
+
+@dataclass
+class Matrix:
+    """What training reads of a published feature."""
+
+    ids: np.ndarray
+    values: np.ndarray
+    offsets: np.ndarray | None = None
+
+
+class Published:
+    """What training reads of a release: here with an item more than the log has, and one without a vector."""
+
+    name = "0007"
+
+    def __init__(self, split: Split) -> None:
+        log = split.log
+        self.log, self.ids = log, np.append(log.item_ids, "zz-new")
+        values = np.random.default_rng(0).normal(size=(len(self.ids) - 1, 6)).astype(np.float32)
+        self.matrices = {
+            "text": Matrix(self.ids[1:], values),
+            "tokens": Matrix(self.ids[1:], values, np.arange(len(self.ids))),
+        }
+
+    def events(self) -> pa.Table:
+        places = np.arange(len(self.log))
+        return pa.table(
+            {
+                "user_id": self.log.user_ids[self.log.users],
+                "item_id": self.log.item_ids[self.log.items],
+                "position": places,
+            }
+        )
+
+    def matrix(self, name: str) -> Matrix:
+        return self.matrices[name]
+
+
+def test_a_run_learns_from_a_release_by_item_id_and_names_it(tmp_path: Path) -> None:
+    split = ring()
+    release = Published(split)
+    run = fit(release, Config.of(**SMALL, items="id+text"), tmp_path / "run", device="cpu")
+    assert run.release == "0007"
+    assert run.split_hash == split.hash
+    text = release.matrix("text")
+    rows = {item: text.values[place] for place, item in enumerate(text.ids)}
+    given = np.array([rows.get(item, np.zeros(6)) for item in split.log.item_ids], dtype=np.float32)
+    aligned = {"text": Vectors(given, np.array([item in rows for item in split.log.item_ids]))}
+    direct = fit(split, run.config, tmp_path / "direct", features=aligned, device="cpu")
+    assert same(weights(run), weights(direct))
+    model = run.load_model(features=aligned)
+    new = model.new_item_vectors({"text": Vectors.aligned(text.ids, text.values, ["zz-new"])})
+    assert new.shape == (1, 16)
+
+
+def test_a_feature_of_several_vectors_an_item_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="several vectors an item"):
+        fit(Published(ring()), Config.of(**SMALL, items="tokens"), tmp_path / "run", device="cpu")
 
 
 def test_recommender_trains_without_lancedb_lance_or_duckdb(tmp_path: Path) -> None:
