@@ -68,14 +68,14 @@ class Sentence(Maker[SentenceOptions]):
                 remedy='model = "sentence-transformers/all-MiniLM-L6-v2", or a folder',
             )
         found = models.find(model, TRANSFORMERS)
-        library = load_library(str(found.folder), pick_device(device), options.dtype)
+        library, own_length = load_library(str(found.folder), pick_device(device), options.dtype)
         dim = _probe(str(found.folder), library, pick_device(device), options.dtype)
         resolved = options.model_dump(mode="json")
         for option, names in PROMPTS.items():
             if resolved[option] is None:
                 resolved[option] = next((library.prompts[n] for n in names if library.prompts.get(n)), "")
         if options.max_length is None:
-            resolved["max_length"] = library.max_seq_length
+            resolved["max_length"] = own_length
         elif (most := _positions(library)) is not None and options.max_length > most:
             raise BadInput(
                 f"max_length = {options.max_length}: '{model}' reads at most {most} tokens",
@@ -87,7 +87,7 @@ class Sentence(Maker[SentenceOptions]):
         assert recipe.model is not None
         assert recipe.dim is not None
         folder = tools.models.open(recipe.model, TRANSFORMERS, tools.hint)
-        library = load_library(str(folder), pick_device(tools.device), str(recipe.options["dtype"]))
+        library, _ = load_library(str(folder), pick_device(tools.device), str(recipe.options["dtype"]))
         batch = tools.batch_size or (BATCH if library.device.type == "cpu" else ACCELERATOR_BATCH)
         return SentenceEncoder(library, recipe.options, recipe.dim, batch)
 
@@ -122,9 +122,13 @@ class SentenceEncoder:
 
 
 @lru_cache(maxsize=2)
-def load_library(folder: str, device: str, dtype: str) -> Any:
-    """The model as the library has it; kept, for resolving a recipe and computing with it come one after the other."""
-    return _load(folder, device, dtype, seed=0)
+def load_library(folder: str, device: str, dtype: str) -> tuple[Any, int | None]:
+    """(model as the library has it, its own limit of tokens); an encoder sets the limit that its recipe says.
+
+    Kept, for resolving a recipe and computing with it come one after the other.
+    """
+    library = _load(folder, device, dtype, seed=0)
+    return library, library.max_seq_length
 
 
 def _load(folder: str, device: str, dtype: str, seed: int) -> Any:
@@ -135,8 +139,8 @@ def _load(folder: str, device: str, dtype: str, seed: int) -> Any:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with loading(folder), torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with loading(folder), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
             return SentenceTransformer(
                 folder,
                 device=device,

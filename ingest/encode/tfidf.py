@@ -156,7 +156,7 @@ def _vectorizer(options: dict[str, Any], *, min_df: int = 1, vocabulary: list[st
     return TfidfVectorizer(
         preprocessor=_plain,
         analyzer="char_wb" if terms == "letters" else "word",
-        token_pattern=WORDS,
+        token_pattern=None if terms == "letters" else WORDS,
         ngram_range={"words": (1, 1), "pairs": (1, 2), "letters": (3, 5)}[terms],
         sublinear_tf=True,
         min_df=min_df,
