@@ -88,6 +88,8 @@ def run(
         console.as_json(report.to_dict())
         return
     console.report(report.to_dict(), title=f"Ingested into {opened.root}")
+    for note in report.notes:
+        console.warn(note)
     if report.quarantined:
         console.warn(
             f"{sum(report.quarantined.values()):,} rows or fields were set aside; see: dualview errors {store}"
