@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3  # of a transient error, before it waits for `--failed` or a changed input
 HASH_LENGTH = 32  # hex characters of sha256 kept: 128 bits
 READ_ROWS = 65_536
+_VISIBLE = r"[^\s\pZ]"  # a character that is no blank: a space, a line's end or a tab of any script
 _NOTHING = "n"  # stands in a hashed input for NULL; a value starts with its length, so the two cannot meet
 
 PLAN_SCHEMA = pa.schema(
@@ -235,13 +236,13 @@ def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists
             joins.append(f"JOIN {_step(above)} {alias} USING (item_id)")
             blocked.append(f"{alias}.state <> '{State.CURRENT}'")
             text = f"CASE WHEN {alias}.state = '{State.CURRENT}' THEN {alias}.value_hash END"
-            empty = ""
+            says = f"{text} IS NOT NULL"
         else:
             column = name.removeprefix(COLUMN) if name.startswith(COLUMN) else schema.IMAGE_SHA256
             text = _text_of(column, columns, feature)
-            empty = "[]" if pa.types.is_nested(columns[column].type) else ""
+            says = _says_something(text, columns[column])
         parts.append(f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':' || {text}, '{_NOTHING}')")
-        given.append(f"coalesce(trim({text}) <> '{empty}', false)")
+        given.append(f"coalesce({says}, false)")
     hashed = f"substr(sha256(concat({', '.join(parts)})), 1, {HASH_LENGTH})"
     own = (
         f"SELECT item_id, input_hash, value_hash, status, transient, attempts FROM {_quoted(recipe.table(feature))}"
@@ -271,6 +272,14 @@ def _text_of(column: str, columns: dict[str, pa.Field], feature: str) -> str:
             remedy="ingest a catalogue with that column, or edit features.toml",
         )
     return f"CAST(i.{_quoted(column)} AS VARCHAR)"
+
+
+def _says_something(text: str, field: pa.Field) -> str:
+    """Whether a column's value holds anything but blanks; of a list, whether one of its entries does."""
+    if pa.types.is_nested(field.type):
+        entry = f"regexp_matches(CAST(entry AS VARCHAR), '{_VISIBLE}')"
+        return f"len(list_filter(i.{_quoted(field.name)}, lambda entry: {entry})) > 0"
+    return f"regexp_matches({text}, '{_VISIBLE}')"
 
 
 def _value_hashes(recipe: Recipe, rows: pa.Table) -> pa.Array:
