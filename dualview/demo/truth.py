@@ -22,7 +22,6 @@ from dualview.demo.catalogue import (
     Catalogue,
     CatalogueSettings,
     Ints,
-    Latents,
     Progress,
     draw_catalogue,
     write_catalogue,
@@ -168,6 +167,12 @@ def read_truth(folder: str | Path) -> Truth:
     )
 
 
+def drawn_with(folder: str | Path, catalogue: CatalogueSettings, taste: TasteSettings) -> bool:
+    """Whether the shop in `folder` was drawn with these settings."""
+    held = json.loads((Path(folder) / "truth.json").read_text(encoding="utf-8"))
+    return bool(held["settings"] == {"catalogue": asdict(catalogue), "taste": asdict(taste)})
+
+
 def make_shop(
     folder: str | Path,
     catalogue: CatalogueSettings | None = None,
@@ -181,16 +186,3 @@ def make_shop(
     write_events(drawn, log, folder)
     write_truth(drawn, log, folder)
     return read_truth(folder)
-
-
-__all__ = [
-    "Latents",
-    "Truth",
-    "chance",
-    "dependence",
-    "make_shop",
-    "nearest",
-    "oracle",
-    "precision_at_5",
-    "read_truth",
-]

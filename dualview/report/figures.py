@@ -84,7 +84,7 @@ def scatter(points: Floats, groups: Sequence[str], colours: Mapping[str, str] | 
                 of[:, 0], of[:, 1], s=13, color=paint[name], label=name, linewidths=0.3, edgecolors="#8d95a3"
             )
         axes.set_axis_off()
-        axes.margins(0.02)
+        axes.margins(0.04)
         if len(names) <= FEW:
             figure.legend(
                 ncols=min(len(names), 4), loc="upper center", frameon=False, labelcolor=ink.text, fontsize=9,
@@ -93,19 +93,15 @@ def scatter(points: Floats, groups: Sequence[str], colours: Mapping[str, str] | 
             return
         for name in names:
             x, y = np.median(points[labels == name], axis=0)
-            box = {
-                "boxstyle": "round,pad=0.15",
-                "facecolor": "#00000066" if ink is INKS["dark"] else "#ffffffb0",
-            }
-            axes.text(
-                x,
-                y,
+            axes.annotate(
                 name,
+                (x, y),
+                (0, 6),
+                textcoords="offset points",
                 fontsize=7,
                 color=ink.text,
                 ha="center",
-                va="center",
-                bbox=box | {"edgecolor": "none"},
+                va="bottom",
             )
 
     return _drawn(draw, 6.0, 4.6)

@@ -131,6 +131,11 @@ class MetricsTable:
         default_factory=dict
     )  # column -> "high" or "low": the best cell is marked
 
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds numbers, gaps aside."""
+        cells = [row[column] for row in self.rows if row[column] is not None]
+        return bool(cells) and all(isinstance(value, int | float) for value in cells)
+
     def is_best(self, column: int, value: object) -> bool:
         way = self.best.get(self.columns[column])
         numbers = [row[column] for row in self.rows if isinstance(row[column], int | float)]
