@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -375,7 +376,7 @@ class Store:
 
 def _local(root: str | Path) -> Path:
     text = str(root)
-    if "://" in text:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):  # a Path has made one slash of the two
         raise BadInput(
             f"'{text}' is not a local folder",
             remedy="keep the store on a local disk: its lock and its memory-mapped files need one",
