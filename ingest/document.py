@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore.recipe import FEATURE
 from featurestore.schema import TITLE
 
 
@@ -24,7 +25,7 @@ def documents(table: pa.Table, columns: Sequence[str], *, labels: bool = True) -
     Strings are stripped, list entries joined with ", ", other types written as Arrow prints them; NULL and "" are left
     out. An item of which only one value is there gets that value, without its name.
     """
-    names = [f"{name}: " if labels and name != TITLE else "" for name in columns]
+    names = [f"{name.removeprefix(FEATURE)}: " if labels and name != TITLE else "" for name in columns]
     rows = zip(*(texts(table[name]) for name in columns), strict=True)
     return [_joined(names, row) for row in rows]
 
