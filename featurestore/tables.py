@@ -7,10 +7,8 @@ vector that is NaN, infinite or all zeros is refused with the row's key, since t
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.errors import BadInput, Conflict, DualviewError, NotFound
+from featurestore import files
+from featurestore.errors import BadInput, Conflict, NotFound
 from featurestore.schema import KEY_METADATA
 
 SMALL_ROWS = 262_144  # a data file with fewer rows is small; the size that compaction aims at
@@ -41,10 +40,11 @@ class Tables:
         return self.folder / f"{name}.lance"
 
     def names(self) -> list[str]:
-        return sorted(p.stem for p in self.folder.glob("*.lance") if (p / "_versions").is_dir())
+        return sorted(p.stem for p in self.folder.glob("*.lance") if self.exists(p.stem))
 
     def exists(self, name: str) -> bool:
-        return (self.path(name) / "_versions").is_dir()
+        """Whether a version was ever committed: a folder without one is what a crash left of `create`."""
+        return any((self.path(name) / "_versions").glob("*.manifest"))
 
     def dataset(self, name: str, version: int | None = None) -> Any:
         """The Lance data set, at `version` or at its newest. Raises NotFound."""
@@ -74,7 +74,11 @@ class Tables:
 
     def disk(self, name: str) -> int:
         """Bytes on disk, all kept versions together."""
-        return sum(p.stat().st_size for p in self.path(name).rglob("*") if p.is_file())
+        total = 0
+        for path in self.path(name).rglob("*"):
+            with suppress(FileNotFoundError):  # a writer's passing file
+                total += path.stat().st_size if path.is_file() else 0
+        return total
 
     # ---- writing (the caller holds the writer's lock)
 
@@ -82,7 +86,7 @@ class Tables:
         """Make an empty table. Raises Conflict if it exists."""
         if self.exists(name):
             raise Conflict(f"table '{name}' exists already", remedy="write into it with upsert")
-        with _disk_errors(name):
+        with _writing(name):
             self._lancedb().create_table(name, schema=schema)
 
     def upsert(self, name: str, table: pa.Table, key: str) -> int:
@@ -94,7 +98,7 @@ class Tables:
         if table.num_rows == 0:
             return self.version(name)
         rows = conform(table, self._subschema(name, table), key, name)
-        with _disk_errors(name):
+        with _writing(name):
             target = self._lancedb().open_table(name)
             self._index_key(target, name, key)
             target.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(
@@ -108,28 +112,29 @@ class Tables:
             return self.version(name)
         self._subschema(name, table)
         rows = conform(table, self.schema(name), key, name)
-        with _disk_errors(name):
+        with _writing(name):
             self._lancedb().open_table(name).add(rows)
         return self.version(name)
 
     def replace(self, name: str, table: pa.Table, key: str) -> int:
         """Swap all rows in one commit; older versions stay readable."""
+        self._subschema(name, table)
         rows = conform(table, self.schema(name), key, name)
-        with _disk_errors(name):
+        with _writing(name):
             import lance
 
             lance.write_dataset(rows, str(self.path(name)), mode="overwrite")
         return self.version(name)
 
     def delete(self, name: str, predicate: str) -> int:
-        with _disk_errors(name):
+        with _writing(name):
             self._lancedb().open_table(name).delete(predicate)
         return self.version(name)
 
     def add_columns(self, name: str, fields: list[pa.Field]) -> None:
         """Add columns, NULL in every row there is."""
         if fields:
-            with _disk_errors(name):
+            with _writing(name):
                 self.dataset(name).add_columns(pa.schema(fields))
 
     def drop(self, name: str) -> None:
@@ -148,7 +153,7 @@ class Tables:
         hollow = stats["num_deleted_rows"] > DELETED_SHARE * (kept + stats["num_deleted_rows"])
         if not (force or crowded or hollow):
             return False
-        with _disk_errors(name):
+        with _writing(name):
             dataset.optimize.compact_files(target_rows_per_fragment=SMALL_ROWS)
             if dataset.list_indices():
                 dataset.optimize.optimize_indices()
@@ -201,6 +206,8 @@ def conform(table: pa.Table, schema: pa.Schema, key: str, name: str) -> pa.Table
     if missing or key not in table.column_names:
         raise BadInput(f"table '{name}' needs column {', '.join(missing or [key])}")
     keys = table[key].combine_chunks()
+    if pa.types.is_dictionary(keys.type):
+        keys = keys.dictionary_decode()
     _check_keys(keys, key, name)
     columns = []
     for field in schema:
@@ -335,23 +342,8 @@ def _check_vectors(column: pa.Array, place: _Place) -> None:
         )
 
 
-@contextmanager
-def _disk_errors(name: str) -> Iterator[None]:
-    """A full or unwritable disk as a clear refusal. What was committed before stays."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        text = str(error)
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
-            raise DualviewError(
-                f"the disk is full: nothing of this batch was written to table '{name}'",
-                remedy="free some space and run the same command again; what was committed before is kept",
-            ) from error
-        if isinstance(error, PermissionError) or "Permission denied" in text:
-            raise DualviewError(
-                f"table '{name}' cannot be written: {error}", remedy="check the folder's owner"
-            ) from error
-        raise
+def _writing(name: str) -> AbstractContextManager[None]:
+    return files.disk_errors(f"this batch of table '{name}'")
 
 
 def key_of(schema: pa.Schema) -> str:

@@ -1,257 +1,353 @@
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from featurestore import schema
+from featurestore import tables as module
 from featurestore.errors import BadInput, Conflict, NotFound
-from featurestore.schema import ValueKind
-from featurestore.tables import SMALL_FILES, Tables, conform
+from featurestore.schema import KEY_METADATA, key_field
+from featurestore.tables import Tables, key_of
 
-MIXED = pa.schema(
+VECTOR = pa.list_(pa.float32(), 3)
+SCHEMA = pa.schema(
     [
-        schema.key_field("id"),
-        pa.field("whole", pa.int64()),
-        pa.field("short", pa.float32()),
-        pa.field("text", pa.string()),
+        key_field("id"),
+        pa.field("n", pa.int64()),
+        pa.field("x", pa.float32()),
         pa.field("flag", pa.bool_()),
         pa.field("tags", pa.list_(pa.string())),
+        pa.field("v", VECTOR),
+        pa.field("vs", pa.list_(VECTOR)),
     ]
 )
-VECTOR = schema.feature_schema(ValueKind.VECTOR, 2)
-VECTORS = schema.feature_schema(ValueKind.VECTORS, 2)
-DOUBLES = pa.list_(pa.float64())
-PAIR = pa.list_(pa.float32(), 2)
 
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Tables:
     made = Tables(tmp_path / "tables")
-    made.create("mixed", MIXED)
-    made.create("vector", VECTOR)
+    made.create("t", SCHEMA)
     return made
 
 
-def mixed(*rows: dict[str, Any]) -> pa.Table:
-    empty = dict.fromkeys(MIXED.names)
-    return pa.Table.from_pylist([empty | row for row in rows], MIXED)
+def rows(**columns: Any) -> pa.Table:
+    """A table of these columns; a list becomes the column's own type, an Arrow array stays what it is."""
+    arrays = {
+        name: v if isinstance(v, pa.Array) else pa.array(v, SCHEMA.field(name).type)
+        for name, v in columns.items()
+    }
+    return pa.table(arrays)
 
 
-def refusal(whole: pa.Schema, field: str, values: Any) -> str:
-    """What is said of a write of these values, whose keys are r0, r1, ..."""
-    key = whole.field(0).name
-    table = pa.table({key: [f"r{n}" for n in range(len(values))], field: values})
+def whole(name: str) -> pa.Table:
+    """One row with every column, NULL but for the key."""
+    return rows(id=[name], **{column: [None] for column in SCHEMA.names if column != "id"})
+
+
+def stored(tables: Tables, *columns: str, version: int | None = None) -> dict[str, Any]:
+    found = tables.read("t", columns=["id", *columns], version=version).to_pylist()
+    assert len({row["id"] for row in found}) == len(found), "every key once"
+    return {
+        row["id"]: tuple(row[c] for c in columns) if len(columns) > 1 else row[columns[0]] for row in found
+    }
+
+
+# ---- writing by key
+
+
+def test_an_upsert_inserts_new_keys_and_replaces_known_ones(tables: Tables) -> None:
+    before = tables.version("t")
+    first = tables.upsert("t", rows(id=["a", "b"], n=[1, 2]), "id")
+    second = tables.upsert("t", rows(id=["b", "ü"], n=[20, 3]), "id")
+    assert before < first < second
+    assert stored(tables, "n") == {"a": 1, "b": 20, "ü": 3}
+
+
+def test_an_upsert_of_some_columns_leaves_the_others_as_they_are(tables: Tables) -> None:
+    tables.upsert("t", rows(id=["a"], n=[1], tags=[["x"]], v=[[1, 2, 3]]), "id")
+    tables.upsert("t", rows(id=["a", "b"], n=[2, 3]), "id")
+    assert stored(tables, "n", "tags", "v") == {"a": (2, ["x"], [1.0, 2.0, 3.0]), "b": (3, None, None)}
+
+
+def test_an_upsert_without_rows_makes_no_version(tables: Tables) -> None:
+    assert tables.upsert("t", rows(id=[], n=[]), "id") == tables.version("t") == tables.version("t")
+    assert tables.version("t") == 1
+
+
+def test_appended_and_replaced_rows_are_checked_too(tables: Tables) -> None:
+    tables.append("t", whole("a"), "id")
+    assert tables.append("t", whole("a").slice(0, 0), "id") == tables.version("t")
+    for write in (tables.append, tables.replace):
+        with pytest.raises(BadInput, match="needs column"):
+            write("t", rows(id=["a"]), "id")
+        with pytest.raises(BadInput, match="no column z"):
+            write("t", whole("b").append_column("z", pa.array([1])), "id")
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"id": pa.array(["a", None])}, ["1 rows have no id"]),
+        ({"id": ["a", "b", "b"]}, ["id 'b'", "twice"]),
+        ({"n": [1]}, ["id"]),
+        ({"id": ["a", "b"], "n": pa.array([1.0, 1.5])}, ["row 'b'", "field 'n'", "int64"]),
+        ({"id": ["a", "b"], "n": pa.array([1, 2**63], pa.uint64())}, ["row 'b'", "field 'n'"]),
+        ({"id": ["a", "b"], "n": pa.array([1.0, float("nan")])}, ["row 'b'", "field 'n'"]),
+        ({"id": ["a"], "n": pa.array(["12"])}, ["field 'n'", "string"]),
+        ({"id": ["a"], "n": pa.array([True])}, ["field 'n'", "bool"]),
+        ({"id": ["a"], "flag": pa.array([5])}, ["field 'flag'"]),
+        ({"id": ["a"], "tags": pa.array([[1]])}, ["field 'tags'"]),
+        ({"id": ["a", "b"], "x": pa.array([1.0, 1e300])}, ["row 'b'", "field 'x'", "too large"]),
+        ({"id": ["a", "b"], "v": pa.array([[1, 2, 3], [1.0, 2.0]])}, ["row 'b'", "field 'v'", "2 values"]),
+        ({"id": ["a"], "v": pa.array([[1.0] * 4], pa.list_(pa.float32(), 4))}, ["row 'a'", "field 'v'"]),
+        ({"id": ["a", "b", "c"], "v": [[1, 2, 3], None, [0, 0, 0]]}, ["row 'c'", "field 'v'", "all zeros"]),
+        ({"id": ["a", "b"], "v": [None, [1, float("nan"), 0]]}, ["row 'b'", "field 'v'", "NaN"]),
+        ({"id": ["a"], "v": [[1, float("inf"), 0]]}, ["row 'a'", "field 'v'", "infinite"]),
+        ({"id": ["a"], "v": pa.array([[1.0, 1e300, 0]])}, ["row 'a'", "field 'v'"]),
+        (
+            {"id": ["a", "b"], "vs": [[[1, 1, 1], [2, 2, 2]], [[3, 3, 3], [0, 0, 0]]]},
+            ["row 'b'", "all zeros"],
+        ),
+        ({"id": ["a", "b"], "vs": [[], [None]]}, ["row 'b'", "field 'vs'", "NULL"]),
+        ({"id": ["a"], "unknown": pa.array([1])}, ["no column unknown"]),
+    ],
+)
+def test_what_a_table_would_take_silently_is_refused_with_its_place(
+    tables: Tables, columns: dict[str, Any], said: list[str]
+) -> None:
+    tables.upsert("t", rows(id=["kept"], n=[7]), "id")
+    version = tables.version("t")
     with pytest.raises(BadInput) as refused:
-        conform(table, pa.schema([whole.field(key), whole.field(field)]), key, "shelf")
-    return str(refused.value)
+        tables.upsert("t", rows(**columns), "id")
+    assert "table 't'" in refused.value.message
+    for part in said:
+        assert part in refused.value.message
+    assert tables.version("t") == version, "a refused write makes no version"
+    assert stored(tables, "n") == {"kept": 7}
 
 
-def test_what_is_written_is_read_back(tables: Tables) -> None:
-    row = {"id": "ü", "whole": 2**60, "short": 0.5, "text": "日本", "flag": True, "tags": ["a", "b, c"]}
-    tables.upsert("mixed", mixed(row), "id")
-    assert tables.read("mixed").to_pylist() == [row]
-    assert tables.names() == ["mixed", "vector"]
-
-
-def test_the_key_stays_marked_as_the_primary_key(tables: Tables) -> None:
-    tables.upsert("mixed", mixed({"id": "a"}), "id")
-    tables.replace("mixed", mixed({"id": "b"}), "id")
-    assert tables.schema("mixed").field("id").metadata == {b"lance-schema:unenforced-primary-key": b"true"}
-
-
-@settings(max_examples=15)
-@given(st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9), max_size=4), max_size=5))
-def test_a_table_after_any_upserts_is_the_dict_after_the_same_updates(
-    tmp_path_factory: pytest.TempPathFactory, writes: list[dict[str, int]]
-) -> None:
-    tables, model = Tables(tmp_path_factory.mktemp("tables")), {}
-    tables.create("mixed", MIXED)
-    for write in writes:
-        tables.upsert("mixed", mixed(*({"id": k, "whole": v} for k, v in write.items())), "id")
-        model |= write
-    stored = tables.read("mixed", columns=["id", "whole"]).to_pylist()
-    assert {row["id"]: row["whole"] for row in stored} == model
-    assert len(stored) == len(model)
-
-
-def test_a_part_of_the_columns_leaves_the_others_as_they_are(tables: Tables) -> None:
-    tables.upsert("mixed", mixed({"id": "a", "whole": 1, "text": "x"}), "id")
-    tables.upsert("mixed", pa.table({"id": ["a", "b"], "whole": [2, 3]}), "id")
-    rows = {row["id"]: row for row in tables.read("mixed").to_pylist()}
-    assert (rows["a"]["whole"], rows["a"]["text"]) == (2, "x")
-    assert (rows["b"]["whole"], rows["b"]["text"]) == (3, None)
-
-
-def test_writing_nothing_makes_no_version(tables: Tables) -> None:
-    before = tables.version("mixed")
-    assert tables.upsert("mixed", mixed(), "id") == before
-    assert tables.append("mixed", mixed(), "id") == before
-
-
-def test_an_older_version_is_read_as_it_was(tables: Tables) -> None:
-    then = tables.upsert("mixed", mixed({"id": "a", "whole": 1}), "id")
-    tables.upsert("mixed", mixed({"id": "a", "whole": 2}, {"id": "b"}), "id")
-    tables.delete("mixed", "id = 'b'")
-    assert tables.read("mixed", ["id", "whole"], version=then).to_pylist() == [{"id": "a", "whole": 1}]
-    assert tables.count("mixed") == 1
-
-
-def test_cells_without_a_vector_may_be_written_again(tables: Tables) -> None:
-    rows = pa.table({"item_id": ["a", "b"], "value": pa.array([[1.0, 2.0], None], PAIR)})
-    for _ in range(2):
-        tables.upsert("vector", rows, "item_id")
-    stored = {row["item_id"]: row["value"] for row in tables.read("vector").to_pylist()}
-    assert stored == {"a": [1.0, 2.0], "b": None}
-
-
-@pytest.mark.parametrize(
-    ("field", "values"),
-    [
-        ("whole", [1.0, 1.5]),
-        ("whole", [1.0, float("nan")]),
-        ("short", [1.0, 1e300]),
-    ],
-)
-def test_a_number_that_would_change_is_refused_with_its_row(field: str, values: list[float]) -> None:
-    said = refusal(MIXED, field, values)
-    assert "table 'shelf', row 'r1'" in said
-    assert f"'{field}'" in said
-
-
-@pytest.mark.parametrize(
-    ("field", "values"),
-    [("whole", ["5"]), ("text", [5]), ("whole", [True]), ("flag", [1]), ("tags", [[1]]), ("tags", ["a"])],
-)
-def test_a_value_of_another_kind_is_refused(field: str, values: list[Any]) -> None:
-    assert "is kept" in refusal(MIXED, field, values)
-
-
-def test_an_infinite_number_that_was_given_is_no_overflow() -> None:
-    given_ = pa.table({"id": ["a"], "short": [float("inf")]})
-    kept = conform(given_, pa.schema([MIXED.field("id"), MIXED.field("short")]), "id", "shelf")
-    assert kept["short"].to_pylist() == [float("inf")]
-
-
-@pytest.mark.parametrize(
-    ("values", "row", "reason"),
-    [
-        ([[1, 2], None, [0, 0]], "r2", "all zeros"),
-        ([[1, 2], [1, float("nan")]], "r1", "NaN"),
-        ([[1, 2], [1, None]], "r1", "NaN"),
-        ([[1, 2], [1, 1e300]], "r1", "infinite"),
-        ([[1, 2], [1, 2, 3]], "r1", "3 values, the feature has 2"),
-        ([[1, 2], []], "r1", "0 values"),
-    ],
-)
-def test_a_vector_that_cannot_be_compared_is_refused_with_its_row(
-    values: list[Any], row: str, reason: str
-) -> None:
-    said = refusal(VECTOR, "value", pa.array(values, DOUBLES))
-    assert f"row '{row}'" in said
-    assert reason in said
-
-
-@pytest.mark.parametrize(
-    ("values", "row", "reason"),
-    [([[[1, 2]], [[1, 2], [0, 0]]], "r1", "all zeros"), ([[], None, [[1, 2], None]], "r2", "NULL")],
-)
-def test_each_of_several_vectors_is_checked(values: list[Any], row: str, reason: str) -> None:
-    said = refusal(VECTORS, "value", pa.array(values, pa.list_(PAIR)))
-    assert f"row '{row}'" in said
-    assert reason in said
-
-
-def test_a_slice_is_checked_and_kept_as_what_it_shows() -> None:
-    values = pa.array([[0, 0], [1, 2], [3, 4]], PAIR).slice(1)
-    table = pa.table({"item_id": ["a", "b"], "value": values})
-    kept = conform(table, pa.schema([VECTOR.field("item_id"), VECTOR.field("value")]), "item_id", "shelf")
-    assert kept["value"].to_pylist() == [[1, 2], [3, 4]]
-
-
-def test_a_refused_write_leaves_the_table_as_it_was(tables: Tables) -> None:
-    version = tables.upsert(
-        "vector", pa.table({"item_id": ["a"], "value": pa.array([[1, 2]], PAIR)}), "item_id"
+def test_numbers_that_keep_their_value_are_accepted_in_another_width(tables: Tables) -> None:
+    tables.upsert(
+        "t",
+        rows(
+            id=pa.array(["a", "b"]).dictionary_encode(),
+            n=pa.array([1.0, None]),
+            x=pa.array([0.1, float("inf")]),
+            v=pa.array([[1.5, 2.0, 3.0], None]),
+            vs=[[[1, 2, 3], [4, 5, 6]], []],
+        ),
+        "id",
     )
-    bad = pa.table({"item_id": ["a", "b"], "value": pa.array([[3, 4], [0, 0]], PAIR)})
-    with pytest.raises(BadInput):
-        tables.upsert("vector", bad, "item_id")
-    assert tables.version("vector") == version
-    assert tables.read("vector", ["value"]).to_pylist() == [{"value": [1, 2]}]
+    found = stored(tables, "n", "x", "v", "vs")
+    assert found["a"] == (1, pytest.approx(0.1), [1.5, 2.0, 3.0], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    assert found["b"] == (None, float("inf"), None, [])
 
 
-@pytest.mark.parametrize("write", ["upsert", "append", "replace"])
-def test_a_doubled_or_missing_key_is_refused(tables: Tables, write: str) -> None:
-    with pytest.raises(BadInput, match="'a' stands in one write twice"):
-        getattr(tables, write)("mixed", mixed({"id": "a"}, {"id": "b"}, {"id": "a"}), "id")
-    loose = mixed({"id": "a"}).set_column(0, "id", pa.array([None], pa.string()))
-    with pytest.raises(BadInput, match="1 rows have no id"):
-        getattr(tables, write)("mixed", loose, "id")
-    with pytest.raises(BadInput, match="needs column"):
-        getattr(tables, write)("mixed", pa.table({"whole": [1]}), "id")
+def test_sliced_and_chunked_rows_are_checked_at_their_own_place(tables: Tables) -> None:
+    good = rows(id=["a", "b", "c"], v=[[1, 1, 1], [2, 2, 2], [3, 3, 3]])
+    bad = rows(id=["d", "e"], v=[[4, 4, 4], [0, 0, 0]])
+    chunked = pa.concat_tables([good.slice(1), bad])
+    with pytest.raises(BadInput, match="row 'e'"):
+        tables.upsert("t", chunked, "id")
+    tables.upsert("t", chunked.slice(0, 3), "id")
+    assert stored(tables, "v") == {"b": [2.0] * 3, "c": [3.0] * 3, "d": [4.0] * 3}
 
 
-def test_a_column_that_the_table_does_not_have_is_refused(tables: Tables) -> None:
-    with pytest.raises(BadInput, match="no column colour"):
-        tables.upsert("mixed", pa.table({"id": ["a"], "colour": ["red"]}), "id")
+# ---- versions, tags, columns
 
 
-def test_an_added_column_is_null_in_every_row_and_can_be_written(tables: Tables) -> None:
-    tables.upsert("mixed", mixed({"id": "a"}), "id")
-    tables.add_columns("mixed", [pa.field("colour", pa.string())])
-    assert tables.read("mixed", ["colour"]).to_pylist() == [{"colour": None}]
-    tables.upsert("mixed", pa.table({"id": ["a"], "colour": ["red"]}), "id")
-    assert tables.read("mixed", ["colour"]).to_pylist() == [{"colour": "red"}]
+def test_a_pinned_version_reads_what_there_was(tables: Tables) -> None:
+    then = tables.upsert("t", rows(id=["a"], n=[1]), "id")
+    tables.upsert("t", rows(id=["a", "b"], n=[2, 2]), "id")
+    tables.delete("t", "id = 'a'")
+    tables.add_columns("t", [pa.field("late", pa.string())])
+    assert stored(tables, "n", version=then) == {"a": 1}
+    assert tables.count("t", then) == 1
+    assert "late" not in tables.dataset("t", then).schema.names
+    assert stored(tables, "n", "late") == {"b": (2, None)}
 
 
-def test_many_small_files_are_merged_once_and_a_tagged_version_stays(tables: Tables) -> None:
-    for n in range(SMALL_FILES):
-        tables.append("mixed", mixed({"id": f"k{n:03}"}), "id")
-    assert not tables.compact("mixed")
-    tables.append("mixed", mixed({"id": "last"}), "id")
-    pinned = tables.version("mixed")
-    tables.tag("mixed", "release-0001", pinned)
-    assert tables.compact("mixed")
-    assert not tables.compact("mixed")
-    assert len(tables.dataset("mixed").get_fragments()) == 1
-    assert len(tables.dataset("mixed", pinned).get_fragments()) == SMALL_FILES + 1
-    assert tables.count("mixed") == tables.count("mixed", pinned) == SMALL_FILES + 1
+def primary_key(tables: Tables) -> str:
+    field = tables.schema("t").field("id")
+    key, value = next(iter(KEY_METADATA.items()))
+    assert field.metadata is not None
+    assert field.metadata[key.encode()] == value.encode()
+    assert not field.nullable
+    return key_of(tables.schema("t"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.upsert("t", rows(id=["a"], n=[1]), "id"),
+        lambda t: t.replace("t", whole("a"), "id"),
+        lambda t: t.add_columns("t", [pa.field("late", pa.list_(pa.string()))]),
+        lambda t: t.delete("t", "true"),
+        lambda t: t.compact("t", force=True),
+    ],
+    ids=["upsert", "replace", "add columns", "delete", "compact"],
+)
+def test_the_key_stays_marked_as_the_primary_key(tables: Tables, change: Callable[[Tables], Any]) -> None:
+    assert primary_key(tables) == "id"
+    change(tables)
+    assert primary_key(tables) == "id"
+
+
+def test_replacing_all_rows_keeps_older_versions_and_tags(tables: Tables) -> None:
+    then = tables.upsert("t", rows(id=["a", "b"], n=[1, 2]), "id")
+    tables.tag("t", "release-0001", then)
+    tables.replace("t", whole("z"), "id")
+    assert set(stored(tables, "n")) == {"z"}
+    assert stored(tables, "n", version=then) == {"a": 1, "b": 2}
+    assert "release-0001" in tables.dataset("t").tags.list()
+
+
+def test_a_tag_can_be_moved_and_taken_away(tables: Tables) -> None:
+    one = tables.upsert("t", rows(id=["a"], n=[1]), "id")
+    two = tables.upsert("t", rows(id=["a"], n=[2]), "id")
+    tables.tag("t", "mark", one)
+    tables.tag("t", "mark", two)
+    assert tables.dataset("t").tags.list()["mark"]["version"] == two
+    tables.untag("t", "mark")
+    tables.untag("t", "mark")
+    assert tables.dataset("t").tags.list() == {}
+
+
+# ---- compaction
+
+
+def test_many_small_commits_stay_readable_and_are_merged_at_the_gate(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL_FILES", 8)
+    merged = []
+    for n in range(12):
+        tables.upsert("t", rows(id=[f"{n}"], n=[n]), "id")
+        if n == 3:
+            tables.tag("t", "release-0001", tables.version("t"))
+        merged.append(tables.compact("t"))
+    assert merged.index(True) == 8, "eight small files are fine, nine are not"
+    assert merged.count(True) == 1
+    assert len(tables.dataset("t").get_fragments()) <= 4
+    assert stored(tables, "n") == {f"{n}": n for n in range(12)}
+    tagged = tables.dataset("t").tags.list()["release-0001"]["version"]
+    assert stored(tables, "n", version=tagged) == {f"{n}": n for n in range(4)}
 
 
 def test_a_table_of_which_most_rows_are_gone_is_written_anew(tables: Tables) -> None:
-    tables.append("mixed", mixed(*({"id": f"k{n}"} for n in range(10))), "id")
-    tables.delete("mixed", "id <> 'k0'")
-    assert tables.compact("mixed")
-    assert tables.dataset("mixed").stats.dataset_stats()["num_deleted_rows"] == 0
-    assert tables.read("mixed", ["id"]).to_pylist() == [{"id": "k0"}]
+    tables.upsert("t", rows(id=[f"{n}" for n in range(10)], n=list(range(10))), "id")
+    tables.delete("t", "n >= 5")
+    assert not tables.compact("t"), "half of them are still there"
+    tables.delete("t", "n >= 4")
+    assert tables.compact("t")
+    assert stored(tables, "n") == {f"{n}": n for n in range(4)}
 
 
-def test_from_many_rows_on_the_key_is_indexed(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featurestore.tables.INDEX_ROWS", 3)
-    tables.upsert("mixed", mixed({"id": "a"}, {"id": "b"}, {"id": "c"}), "id")
-    assert not tables.dataset("mixed").describe_indices()
-    tables.upsert("mixed", mixed({"id": "c", "whole": 1}, {"id": "d"}), "id")
-    assert [index.field_names for index in tables.dataset("mixed").describe_indices()] == [["id"]]
-    tables.upsert("mixed", mixed({"id": "d", "whole": 2}, {"id": "e"}), "id")
-    assert sorted(tables.read("mixed", ["id"])["id"].to_pylist()) == ["a", "b", "c", "d", "e"]
+def test_a_large_table_gets_an_index_on_its_key_and_upserts_stay_right(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INDEX_ROWS", 50)
+    tables.upsert("t", rows(id=[f"{n}" for n in range(100)], n=[0] * 100), "id")
+    assert not tables.dataset("t").list_indices()
+    tables.upsert("t", rows(id=["5", "new"], n=[1, 1]), "id")
+    assert tables.dataset("t").list_indices()
+    tables.upsert(
+        "t", rows(id=["new", "newer"], n=[2, 2]), "id"
+    )  # "new" is in the table, not yet in the index
+    tables.compact("t", force=True)
+    tables.upsert("t", rows(id=["5", "newer"], n=[3, 3]), "id")
+    found = stored(tables, "n")
+    assert len(found) == 102
+    assert (found["5"], found["new"], found["newer"], found["6"]) == (3, 2, 3, 0)
 
 
-def test_a_tag_moves_and_goes(tables: Tables) -> None:
-    tables.tag("mixed", "kept", 1)
-    later = tables.upsert("mixed", mixed({"id": "a"}), "id")
-    tables.tag("mixed", "kept", later)
-    assert tables.dataset("mixed").tags.list()["kept"]["version"] == later
-    for _ in range(2):
-        tables.untag("mixed", "kept")
-    assert "kept" not in tables.dataset("mixed").tags.list()
+# ---- what is there and what is not
 
 
-def test_a_table_that_is_not_there_is_not_found_and_one_that_is_cannot_be_made(tables: Tables) -> None:
-    with pytest.raises(NotFound, match="'shelf'"):
-        tables.read("shelf")
-    with pytest.raises(Conflict, match="'mixed' exists"):
-        tables.create("mixed", MIXED)
+def test_a_table_that_is_not_there_is_said_so(tables: Tables) -> None:
+    assert tables.names() == ["t"]
+    assert not tables.exists("other")
+    for call in (tables.version, tables.count, tables.schema, tables.read, tables.compact):
+        with pytest.raises(NotFound, match="'other'"):
+            call("other")
+    with pytest.raises(Conflict, match="exists already"):
+        tables.create("t", SCHEMA)
+
+
+def test_a_table_whose_making_was_interrupted_is_not_there_and_can_be_made(tables: Tables) -> None:
+    (tables.path("husk") / "_versions").mkdir(parents=True)
+    assert not tables.exists("husk")
+    assert tables.names() == ["t"]
+    tables.create("husk", SCHEMA)
+    assert tables.count("husk") == 0
+
+
+def test_a_dropped_table_is_gone_and_its_bytes_with_it(tables: Tables) -> None:
+    tables.upsert("t", rows(id=["a"], n=[1]), "id")
+    assert tables.disk("t") > 0
+    tables.drop("t")
+    assert tables.disk("t") == 0
+    assert tables.names() == []
+
+
+WRITE = """
+import sys, pyarrow as pa
+from featurestore.tables import Tables
+tables = Tables(sys.argv[1])
+n = 0
+while True:
+    n += 1
+    tables.upsert("t", pa.table({"id": [str(i) for i in range(2000)], "n": pa.array([n] * 2000)}), "id")
+    print(n, flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_whole_commits_only(tables: Tables) -> None:
+    for kill_after in (1, 2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITE, str(tables.folder)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for _ in range(kill_after):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)  # in the midst of the next commit
+        process.wait()
+        process.stdout.close()
+        values = stored(tables, "n")
+        assert len(values) == 2000
+        assert len(set(values.values())) == 1, "no commit is half there"
+        tables.upsert("t", rows(id=["0"], n=[-1]), "id")
+        assert stored(tables, "n")["0"] == -1
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
+def test_a_full_disk_refuses_the_batch_and_keeps_every_row_there_was(tmp_path: Path) -> None:
+    from featurestore.errors import DiskError
+
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True
+    ).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        tables = Tables(small / "tables")
+        tables.create("t", SCHEMA)
+        tables.upsert("t", rows(id=["a"], n=[1]), "id")
+        big = rows(id=["a", "b"], tags=[[f"{n:07}" * 100 for n in range(9000)], ["x"]])
+        with pytest.raises(DiskError, match="the disk is full: this batch of table 't'") as refused:
+            tables.upsert("t", big, "id")
+        assert "what was stored before is kept" in (refused.value.remedy or "")
+        assert stored(tables, "n", "tags") == {"a": (1, None)}
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
