@@ -89,15 +89,37 @@ class Index:
         Raises BadInput for queries of another size, not finite, or zero under "cosine".
         """
         asked = self._prepared(queries)
+        if exclude is not None and len(exclude) != len(asked):
+            raise BadInput(f"{len(exclude)} lists of rows to exclude for {len(asked)} queries")
+        left_out = None if exclude is None else [np.asarray(rows, np.int64) for rows in exclude]
+        return self._answer(asked, k, allowed, left_out)
+
+    def search_row(self, row: int, k: int, allowed: Bool | None = None) -> tuple[Float32, Int32]:
+        """The k best rows for the vector in `row`, which is not among them: scores and rows (n,), n <= k.
+
+        The same as `search` with that vector, but that it is taken as it is: not checked or normalised once more.
+        """
+        asked = self.vectors[row : row + 1]
+        fetch = k + 1 + SPARE
+        if allowed is None and k > 0 and fetch < len(self) // 4:  # the common case, with nothing to spare
+            near, found = self.flat.search(asked, fetch)
+            best, exact = self._rank(asked[0], found[0][found[0] != row], k)
+            if float(exact[-1]) > float(near[0, -1]) + self._margin(asked[0]):
+                return exact, best.astype(np.int32)
+        scores, rows = self._answer(asked, k, allowed, [np.array([row])])
+        kept = rows[0] >= 0
+        return scores[0][kept], rows[0][kept]
+
+    def _answer(
+        self, asked: Float32, k: int, allowed: Bool | None, left_out: list[Int64] | None
+    ) -> tuple[Float32, Int32]:
+        """As `search`, for queries that were prepared."""
         if k < 1:
             raise BadInput(f"k is {k}; it must be at least 1")
         if allowed is not None and allowed.shape != (len(self),):
             raise BadInput(f"the mask has shape {allowed.shape}, the index has {len(self)} rows")
         if allowed is not None and allowed.dtype != np.bool_:
             raise BadInput(f"the mask is {allowed.dtype}, not bool")
-        if exclude is not None and len(exclude) != len(asked):
-            raise BadInput(f"{len(exclude)} lists of rows to exclude for {len(asked)} queries")
-        left_out = None if exclude is None else [np.asarray(rows, np.int64) for rows in exclude]
         scores = np.full((len(asked), k), -np.inf, np.float32)
         rows = np.full((len(asked), k), -1, np.int32)
         if not len(self):
@@ -192,17 +214,24 @@ class Index:
 
     def _margin(self, query: Float32) -> float:
         """How far a float32 score of this query can be from the exact one, rounded to float32."""
+        if self.metric == "cosine":
+            return self._unit_margin
+        return self._unit_margin * float(_lengths(query[None])[0]) + self.dim * SMALLEST
+
+    @cached_property
+    def _unit_margin(self) -> float:
+        """The same of a query of length one, and a little over."""
         terms = (self.dim + 2) * UNIT_ROUNDOFF
-        length = 1.0 + 1e-6 if self.metric == "cosine" else float(_lengths(query[None])[0])
-        return terms / (1 - terms) * self._longest * length + self.dim * SMALLEST
+        return terms / (1 - terms) * self._longest * (1 + 1e-6) + self.dim * SMALLEST
 
     def _rank(self, query: Float32, candidates: Int64, k: int) -> tuple[Int64, Float32]:
         """The best k of `candidates` by exact score, then row. Each is summed alone, alike wherever it stands."""
         wide = query.astype(np.float64)
-        exact = np.empty(len(candidates), np.float32)
-        for start in range(0, len(candidates), ROWS):
-            part = self.vectors[candidates[start : start + ROWS]].astype(np.float64)
-            exact[start : start + ROWS] = np.einsum("nd,d->n", part, wide)
+        parts = [
+            np.vecdot(self.vectors[candidates[start : start + ROWS]].astype(np.float64), wide)
+            for start in range(0, max(1, len(candidates)), ROWS)
+        ]
+        exact = (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float32)
         order = np.lexsort((candidates, -exact))[:k]
         return candidates[order], exact[order]
 

@@ -193,6 +193,14 @@ class Release:
         """
         return _mapped(self._path(self.manifest["files"]["catalogue"]))
 
+    @cached_property
+    def shown(self) -> pa.Table | pa.RecordBatch:
+        """The catalogue's columns that answers carry; one batch where it can be, since taking rows of it is faster."""
+        columns = [name for name in self.catalogue.column_names if not name.startswith("_")]
+        table = self.catalogue.select(columns)
+        batches = table.to_batches()
+        return batches[0] if len(batches) == 1 else table
+
     def events(self) -> pa.Table:
         """The log: user_id, item_id, timestamp, position, event, value; ordered by user, then time or position, then
         as ingested. Events of items that left the catalogue are in it. Memory-mapped.

@@ -83,7 +83,7 @@ def nearest(
         place = row if complete else matrix.place_of(row)
         if place < 0:
             raise _without_vector(release, feature, row)
-        scores, found = index.search(index.vectors[place], k, allowed=allowed, exclude=[[place]])
+        scores, rows = index.search_row(place, k, allowed)
     else:
         assert vector is not None
         query = np.asarray(vector, np.float32)
@@ -92,10 +92,10 @@ def nearest(
                 f"the query has shape {query.shape}, vectors of '{feature}' have {index.dim} numbers",
                 remedy="encode it with the model that made the feature",
             )
-        scores, found = index.search(query, k, allowed=allowed)
-    kept = found[0] >= 0
-    rows = found[0][kept]
-    return scores[0][kept], rows if complete else matrix.rows[rows]
+        both = index.search(query, k, allowed)
+        kept = both[1][0] >= 0
+        scores, rows = both[0][0][kept], both[1][0][kept]
+    return scores, rows if complete else matrix.rows[rows]
 
 
 def default_feature(release: Release) -> str:
@@ -116,9 +116,13 @@ def _without_vector(release: Release, feature: str, row: int) -> NotFound:
 
 
 def _table(release: Release, scores: Float32, rows: Int32) -> pa.Table:
-    catalogue = release.catalogue
-    shown = [name for name in catalogue.column_names if not name.startswith("_")]
-    picked = catalogue.select(shown).take(pa.array(rows))
-    if SCORE in shown:  # an attribute of that name makes way
-        picked = picked.rename_columns([f"catalogue.{name}" if name == SCORE else name for name in shown])
-    return picked.add_column(1, SCORE, pa.array(scores))
+    picked = release.shown.take(pa.array(rows))
+    columns = [picked.column(0), pa.array(scores), *picked.columns[1:]]
+    return pa.Table.from_arrays(columns, schema=_schema(release))
+
+
+def _schema(release: Release) -> pa.Schema:
+    """Of an answer. An attribute called "score" makes way."""
+    first, *rest = release.shown.schema
+    rest = [f.with_name(f"catalogue.{SCORE}") if f.name == SCORE else f for f in rest]
+    return pa.schema([first, pa.field(SCORE, pa.float32()), *rest])

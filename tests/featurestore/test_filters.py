@@ -199,7 +199,7 @@ rows = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(case=cases, drawn=st.lists(rows, min_size=1, max_size=30))
 def test_a_filter_selects_what_three_valued_logic_says(case: Case, drawn: list[Row]) -> None:
     names = [n for n in SCHEMA.names if n in drawn[0]]

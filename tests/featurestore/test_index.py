@@ -58,7 +58,7 @@ def agrees(built: index.Index, queries: Floats, k: int, **options: object) -> No
         assert np.isneginf(scores[number, found:]).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(1, 300),
     dim=st.integers(1, 33),
@@ -117,6 +117,24 @@ def test_an_answer_is_the_same_alone_and_in_a_batch() -> None:
         alone = built.search(vectors[number], 15)
         assert (alone[0][0] == scores[number]).all()
         assert (alone[1][0] == rows[number]).all()
+
+
+@pytest.mark.parametrize("distinct", [None, 30])
+@pytest.mark.parametrize("share", [None, 0.05, 0.7])
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_a_rows_neighbours_are_those_of_its_vector_without_itself(
+    distinct: int | None, share: float | None, metric: index.Metric
+) -> None:
+    built = index.build(drawn(900, 24, distinct=distinct), metric)
+    allowed = None if share is None else np.random.default_rng(3).random(900) < share
+    for row in (0, 17, 899):
+        scores, rows = built.search_row(row, 12, allowed)
+        wide = built.vectors.astype(np.float64)
+        exact = (wide @ wide[row]).astype(np.float32)
+        kept = [r for r in range(900) if r != row and (allowed is None or allowed[r])]
+        expected = sorted(kept, key=lambda r: (-exact[r], r))[:12]
+        assert rows.tolist() == expected
+        assert scores.tolist() == exact[expected].tolist()
 
 
 def test_cosine_does_not_see_lengths_and_leaves_the_callers_vectors_alone() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from featurestore import derived
 from featurestore import index as indexes
 from featurestore.errors import BadInput, NotFound
 from featurestore.release import Release
@@ -90,6 +91,17 @@ def test_the_lean_path_gives_rows_of_the_release(served: Release) -> None:
         served.ids[rows].tolist()
         == similar(served, item="i011", feature="picture", k=5)["item_id"].to_pylist()
     )
+
+
+def test_a_catalogue_of_many_batches_answers_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(derived, "BATCH_ROWS", 7)
+    parted = shop.build(tmp_path / "store", computed=("vector",)).publish(allow_stale=True)
+    assert parted.catalogue["title"].num_chunks == 9
+    found = similar(parted, item="i003", k=20, where="price < 50")
+    assert found["title"].to_pylist() == [f"Thing {int(i[1:])}" for i in found["item_id"].to_pylist()]
+    assert found.num_rows == 20
 
 
 def test_an_unknown_item_is_answered_with_a_near_one(served: Release) -> None:
