@@ -1,8 +1,8 @@
 """`tfidf_svd`: the built-in text encoder. Words weighted by rarity, compressed by a truncated SVD.
 
 It needs no download, and it is *fitted*: the first `materialize` learns vocabulary, weights and axes from the catalogue
-and keeps them as an artifact (JSON and safetensors), so that items which come later land in the same space. A text none
-of whose words is known has no vector (`out_of_vocabulary`).
+and keeps them as an artifact (JSON and safetensors), so that items which come later land in the same space. A text
+that has no word in common with those it was fitted on has no vector (`out_of_vocabulary`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ARTIFACT = "tfidf"
 WORDS = r"(?u)\b\w+\b"
 OUT_OF_VOCABULARY = CellError(
     "out_of_vocabulary",
-    "none of the text's words was known when the encoder was fitted; `dualview fit --refit` learns them",
+    "the text shares no word with those that the encoder was fitted on; `dualview fit --refit` learns new ones",
 )
 SMALL_CATALOGUE = 1000  # below this many texts a word that only one of them has is kept too
 EXACT = 4_000_000  # up to so many matrix entries the SVD is exact
