@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Field = NDArray[np.floating[Any]]  # float32
 
 PALETTES: dict[str, tuple[str, str, str]] = {  # name -> ground, figure, accent
-    "terracotta": ("#C8553D", "#F6E3C5", "#4F8A8B"),
+    "terracotta": ("#D0603F", "#4A2A22", "#E9C48A"),
     "marine": ("#1F3A5F", "#E3A72F", "#F2F0E6"),
     "meadow": ("#3B7A3E", "#D5E3A6", "#B5651D"),
     "plum": ("#6A2C70", "#F2A7CC", "#F7E27A"),
     "lagoon": ("#1B9A8C", "#FF8A66", "#FDF0D5"),
     "soot": ("#33383D", "#F2DD45", "#D64550"),
-    "sky": ("#69B2E8", "#FBFCFF", "#1D4E89"),
+    "sky": ("#74BCEE", "#1F5FA8", "#FBFCFF"),
     "rose": ("#EAA2AB", "#7D1D3F", "#FFE9D6"),
 }
 PATTERNS = ("plain", "stripes", "dots", "checks", "zigzag")

@@ -264,8 +264,8 @@ def _evaluate(journey: Journey, store: Store) -> tuple[pa.Table, str]:
              oracle["oracle NDCG@10"] / ndcg["popularity"]],
         ],
         note="HR@10: share of users whose next product is among the ten recommended. NDCG@10: the same, but a place "
-        "near the top counts more. Coverage: share of the catalogue that anybody is shown. The oracle knows "
-        "the probabilities the log was drawn from: nobody can do better on average, and a model has to guess tastes that the oracle knows.",
+        "near the top counts more. Coverage: share of the catalogue that anybody is shown. The oracle "
+        "knows the probabilities that the log was drawn from, and the tastes that a model has to guess: the ceiling.",
     )  # fmt: skip
     best = max(journey.reports, key=lambda items: ndcg[items])
     run = promote(store, journey.reports[best].run)

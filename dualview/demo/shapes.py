@@ -201,13 +201,13 @@ def notebook(rng: np.random.Generator) -> list[Part]:
 
 
 def shoe(rng: np.random.Generator) -> list[Part]:
-    ankle, toe, tongue = rng.uniform(-0.58, -0.3), rng.uniform(-0.02, 0.14), rng.uniform(-0.14, 0.02)
+    ankle, toe, tongue = rng.uniform(-0.68, -0.46), rng.uniform(-0.14, 0.02), rng.uniform(-0.06, 0.1)
     back = [(-0.74, 0.34), (-0.76, 0.0), (-0.7, ankle), (-0.3, ankle + 0.02)]
     front = [(tongue, ankle + 0.22), (0.36, toe), (0.68, toe + 0.1), (0.8, 0.34)]
     upper = spline(back + front, tension=0.9)
     sole = rectangle(-0.8, 0.32, 0.84, 0.32 + rng.uniform(0.12, 0.19))
-    toecap = spline([(0.5, 0.34), (0.5, toe + 0.06), (0.68, toe + 0.1), (0.8, 0.34)])
-    heel = spline([(-0.745, 0.34), (-0.76, 0.0), (-0.74, ankle * 0.4), (-0.5, 0.1), (-0.5, 0.34)])
+    toecap = spline([(0.58, 0.34), (0.6, toe + 0.1), (0.7, toe + 0.13), (0.8, 0.34)])
+    heel = spline([(-0.745, 0.34), (-0.76, 0.0), (-0.74, ankle * 0.4), (-0.6, 0.1), (-0.6, 0.34)])
     parts = [Part(Layer.BODY, upper), Part(Layer.TRIM, toecap), Part(Layer.TRIM, heel)]
     start, end = np.array((-0.26, ankle + 0.12)), np.array((0.26, toe - 0.02))
     for t in np.linspace(0.15, 0.95, 4):
