@@ -204,6 +204,10 @@ class Store:
         """
         if release is not None:
             served = self.release(release).matrix(feature)
+            if served.offsets is not None:
+                raise BadInput(
+                    f"feature '{feature}' holds several vectors an item", remedy="use Release.matrix"
+                )
             return served.ids, served.values
         recipe = self.recipe(feature)
         table = self.feature_table(feature)

@@ -88,6 +88,12 @@ def test_lists_of_vectors_come_as_values_and_offsets(store: Store) -> None:
         assert own.tolist() == shop.value_of("tokens", f"Thing {place}")
 
 
+def test_the_stores_matrix_of_lists_of_vectors_is_refused(store: Store) -> None:
+    for named in (None, "latest"):
+        with pytest.raises(BadInput, match="tokens"):
+            store.matrix("tokens", release=named)
+
+
 def test_texts_are_a_column_of_the_catalogue(store: Store) -> None:
     served = store.release()
     assert served.catalogue["item_id"].to_pylist() == shop.ids()
