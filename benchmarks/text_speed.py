@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.harness import Comparison, measure, save
 from benchmarks.tiny import minilm_shape
 from dualview import Store, materialize
-from dualview.demo.catalogue import draw_texts
+from dualview.demo.catalogue import CatalogueSettings, draw_catalogue
 from ingest.document import documents
 
 FEATURES = """
@@ -33,11 +33,11 @@ def comparison(folder: Path, model: Path, texts: int) -> Comparison:
     import pyarrow as pa
     from sentence_transformers import SentenceTransformer
 
-    drawn = draw_texts(texts, seed=0)
-    table = pa.table({"item_id": [f"i{n:05d}" for n in range(texts)], **drawn})
+    drawn = draw_catalogue(CatalogueSettings(items=texts)).rows
+    table = pa.table({name: [row[name] for row in drawn] for name in ("item_id", "title", "description")})
     template = Store.create(folder / "template", features_toml=FEATURES.format(model=model))
     template.ingest(table)
-    written = documents(table, ["title", "description"]).to_pylist()
+    written = documents(table, ["title", "description"])
     number = itertools.count()
     prepared: list[Store] = []
 
