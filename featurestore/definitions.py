@@ -12,6 +12,7 @@ and no model or network is needed, to say what is current.
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ FORMAT = 1
 DOCUMENT = "text"  # the input that means the item's whole text
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _OWN_KEYS = ("kind", "inputs", "encoder", "model", "publish", "description")
+_NEAR = (
+    0.8  # likeness from which a key is one of ours misspelled, not an option; the encoders' own stay below it
+)
 
 
 class FeatureDef(BaseModel):
@@ -169,6 +173,9 @@ def _feature(name: str, table: dict[str, Any], text: str, source: str) -> Featur
             raise BadInput(f"{where}: '{key}' is missing", remedy=said)
     own = {key: value for key, value in table.items() if key in _OWN_KEYS}
     options = {key: value for key, value in table.items() if key not in _OWN_KEYS}
+    for key in options:
+        if near := difflib.get_close_matches(key, _OWN_KEYS, n=1, cutoff=_NEAR):
+            raise BadInput(f"{where}: unknown key '{key}'", remedy=f"did you mean '{near[0]}'?")
     try:
         feature = FeatureDef(name=name, options=options, **own)
     except ValidationError as error:

@@ -36,6 +36,8 @@ def feature(name: str, *inputs: str, more: str = "") -> str:
             "correct 'inputs'",
         ),
         (TEXT + 'publish = "yes"\n', "shop.toml:1", "publish: Input should be", "correct 'publish'"),
+        (TEXT + "publsh = false\n", "shop.toml:1", "unknown key 'publsh'", "did you mean 'publish'?"),
+        (TEXT + "modle = 3\n", "shop.toml:1", "unknown key 'modle'", "did you mean 'model'?"),
         (TEXT + "model = 3\n", "shop.toml:1", "model: Input should be", "correct 'model'"),
         (TEXT + "dim = nan\n", "shop.toml:1", "nan or inf", "write a number"),
         (TEXT + "since = 2020-01-01\n", "shop.toml:1", "options", "correct"),
