@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int | None, str], None]
 
 RUNS = ("id", "text+image")  # what an item is to the models that are trained, the better one last
-OPTIONS: dict[str, Any] = {"length": 40, "lr": 3e-3, "epochs": 15, "patience": 3}
+OPTIONS: dict[str, Any] = {"length": 40, "lr": 3e-3, "epochs": 15, "patience": 5}
 ATTRIBUTES = ("style", "theme", "category", "factory")
 CARRIED = {
     "style": "picture only",
@@ -76,8 +76,8 @@ def run_demo(
     FOLDER/report.html.
 
     progress: called with (done, total, label); by default a bar on the terminal. seed: of the shop and of
-    training. catalogue, taste: other sizes of shop (their own seed wins). options: of training, in place of
-    OPTIONS.
+    training. catalogue, taste: other sizes of shop (their own seed wins). runs, options: what is trained, and
+    how, where not as RUNS and OPTIONS say.
 
     Running it again in the same folder computes only what is not there yet and trains again. Raises Conflict
     for a folder that holds another demo."""
@@ -227,7 +227,7 @@ def _find_twins(journey: Journey, release: Release) -> None:
             ]
             for name in ATTRIBUTES
         ],
-        note="Of the five nearest products, the share with the query's own style (palette and pattern), theme ... "
+        note="Of the five nearest products, the share with the query's own style (palette and pattern), theme etc. "
         "1 is perfect; by chance is what five random products share. Style must be found by image and not by text, "
         "theme by text and not by image; the factory, which nothing tells, by neither.",
     )

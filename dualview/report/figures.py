@@ -84,7 +84,7 @@ def scatter(points: Floats, groups: Sequence[str], colours: Mapping[str, str] | 
                 of[:, 0], of[:, 1], s=13, color=paint[name], label=name, linewidths=0.3, edgecolors="#8d95a3"
             )
         axes.set_axis_off()
-        axes.margins(0.04)
+        axes.margins(0.06)
         if len(names) <= FEW:
             figure.legend(
                 ncols=min(len(names), 4), loc="upper center", frameon=False, labelcolor=ink.text, fontsize=9,
