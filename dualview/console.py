@@ -161,6 +161,8 @@ def _bar() -> Any:
 
 def brief(value: object, width: int = 60) -> object:
     """A value as it fits a table: long lists as `[0.12, -0.03, ...] (384)`, long texts cut."""
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        value = ", ".join(value)
     if isinstance(value, list) and len(value) > 4 and isinstance(value[0], float):
         return f"[{', '.join(f'{v:.3f}' for v in value[:3])}, ...] ({len(value)})"
     if isinstance(value, bytes):
@@ -181,14 +183,31 @@ def report(facts: dict[str, Any], title: str) -> None:
     table(title, ["", ""], rows)
 
 
+HIDDEN = ("image", "_image_sha256")  # of no use in a terminal
+
+
 def ranking(found: Any) -> None:
-    """Print an Arrow table of ranked items: place, id, score, then the catalogue's own columns, briefly."""
-    names = found.column_names
+    """Print an Arrow table of ranked items, one line each: place, id, score, then the catalogue's own columns."""
+    names = [name for name in found.column_names if name not in HIDDEN]
     rows = [
-        [place, *[brief(value, 40) for value in row.values()]]
-        for place, row in enumerate(found.to_pylist(), start=1)
+        # what a catalogue holds is shown as it is: a year has no thousands separator
+        [
+            str(place),
+            *[cell(v) if isinstance(v, float | None) else cell(str(brief(v, 40))) for v in row.values()],
+        ]
+        for place, row in enumerate(found.select(names).to_pylist(), start=1)
     ]
-    table(None, ["#", *names], rows, note=None if rows else "nothing found")
+    view = Table(header_style="bold", box=None, pad_edge=False)
+    for column, name in enumerate(("#", *names)):
+        whole = name in ("#", "item_id", "score")  # never cut; the others share what is left of the line
+        width = max([len(name), *(len(row[column]) for row in rows)]) if whole else None
+        side: Any = "right" if name in ("#", "score") else "left"
+        view.add_column(name, no_wrap=True, overflow="ellipsis", justify=side, min_width=width)
+    for row in rows:
+        view.add_row(*row)
+    out.print(view)
+    if not len(found):
+        out.print("[dim]nothing found[/dim]")
 
 
 class EpochLog:
