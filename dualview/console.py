@@ -198,13 +198,20 @@ def ranking(found: Any) -> None:
         for place, row in enumerate(found.select(names).to_pylist(), start=1)
     ]
     view = Table(header_style="bold", box=None, pad_edge=False)
+    left = out.width
+    kept = 0
     for column, name in enumerate(("#", *names)):
-        whole = name in ("#", "item_id", "score")  # never cut; the others share what is left of the line
-        width = max([len(name), *(len(row[column]) for row in rows)]) if whole else None
-        side: Any = "right" if name in ("#", "score") else "left"
-        view.add_column(name, no_wrap=True, overflow="ellipsis", justify=side, min_width=width)
+        width = max([len(name), *(len(row[column]) for row in rows)])
+        width = width if name in ("#", "item_id", "score") else min(width, 36)
+        if width > left:
+            break  # the line is full: further columns are in --json
+        view.add_column(
+            name, no_wrap=True, justify="right" if name in ("#", "score") else "left", width=width
+        )
+        left -= width + 2
+        kept += 1
     for row in rows:
-        view.add_row(*row)
+        view.add_row(*row[:kept])
     out.print(view)
     if not len(found):
         out.print("[dim]nothing found[/dim]")
