@@ -89,6 +89,8 @@ def test_a_thread_that_holds_the_lock_may_take_it_again(tmp_path: Path) -> None:
         assert holder is not None, "leaving the inner block does not free the store"
         assert holder["verb"] == "materialize"
         assert _outcome_in_another_thread(tmp_path) == "refused"
+        with WriterLock(tmp_path).hold("publish"), lock.hold("gc"):
+            pass
     assert lock.holder() is None
     assert _outcome_in_another_thread(tmp_path) == "held"
 
@@ -118,6 +120,29 @@ def test_an_error_inside_the_block_frees_the_lock(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), WriterLock(tmp_path).hold("ingest"):
         raise ZeroDivisionError
     assert _outcome_in_another_thread(tmp_path) == "held"
+
+
+def test_a_forked_child_does_not_hold_what_its_parent_holds(tmp_path: Path) -> None:
+    with WriterLock(tmp_path).hold("ingest"):
+        child = os.fork()
+        if child == 0:
+            try:
+                with WriterLock(tmp_path).hold("child"):
+                    os._exit(1)
+            except Conflict:
+                os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", '{"verb": "x"}'])
+def test_a_note_that_cannot_be_read_does_not_hide_that_the_store_is_taken(tmp_path: Path, note: str) -> None:
+    with held_by_another_process(tmp_path):
+        (tmp_path / "writer.json").write_text(note)
+        with (
+            pytest.raises(Conflict, match="another process is writing"),
+            WriterLock(tmp_path).hold("publish"),
+        ):
+            pass
 
 
 def test_a_folder_reached_by_another_spelling_is_the_same_store(tmp_path: Path) -> None:
