@@ -51,7 +51,7 @@ class Pages:
 
     def key(self) -> KeyFigures:
         found, chance, ndcg = self.journey.precision, self.journey.chance, self.journey.metric("NDCG@10")
-        best = max(ndcg.values())
+        best = ndcg[self.journey.best]
         return KeyFigures(
             "At a glance",
             [
@@ -211,6 +211,7 @@ class Pages:
         scored = zip(answer["item_id"].to_pylist(), answer["score"].to_pylist(), strict=True)
         return ContactSheet(
             f"What user {user} is recommended",
+            "A user picked for plain favourites, not a typical one. "
             "Above, what the user took, the latest first; below, what the model puts next. A mark: style or "
             "theme is that of one of the user's last eight products.",
             [

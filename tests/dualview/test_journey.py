@@ -50,6 +50,17 @@ def test_the_recommender_is_at_least_three_times_as_good_as_popularity_and_below
     assert ndcg[MODEL] < journey.truth.oracle["oracle NDCG@10"]
 
 
+def test_the_promoted_model_is_the_one_that_validated_best_whatever_the_test_says(journey: Journey) -> None:
+    other = Journey(
+        journey.folder,
+        journey.truth,
+        curves={"a": [(1, 7.0, 0.2), (2, 6.0, 0.1)], "b": [(1, 7.0, 0.1), (2, 6.0, 0.15)]},
+        reports={"b": journey.reports[MODEL]},
+    )
+    assert other.best == "a"
+    assert journey.best == MODEL
+
+
 def test_nothing_of_the_shop_is_lost_and_nothing_of_the_truth_is_ingested(journey: Journey) -> None:
     store = Store.open(journey.folder / "store")
     status = store.status()
