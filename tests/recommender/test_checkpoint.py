@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from featurestore.errors import BadInput, NotFound
+from featurestore.errors import BadInput, DiskError, NotFound
 from recommender import checkpoint
 
 
@@ -33,7 +33,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskError, match="the disk is full"):
         checkpoint.save(path, {"a": torch.ones(2)}, {"epoch": 2})
     assert checkpoint.load(path)[1] == {"epoch": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.safetensors"]
