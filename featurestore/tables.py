@@ -155,7 +155,7 @@ class Tables:
             return False
         with _writing(name):
             dataset.optimize.compact_files(target_rows_per_fragment=SMALL_ROWS)
-            if dataset.list_indices():
+            if dataset.describe_indices():
                 dataset.optimize.optimize_indices()
         return True
 
