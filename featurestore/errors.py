@@ -57,11 +57,18 @@ class Conflict(DualviewError):
     retryable = True
 
 
-class DiskError(DualviewError):
-    """The disk is full, or may not be written to. What was written before is whole and kept."""
+class DiskError(DualviewError, OSError):
+    """The disk is full, or may not be written to. What was written before is whole and kept.
+
+    It is the system's error too, with its number in `errno`, for callers that can do without the file.
+    """
 
     code = "disk"
     retryable = True
+
+    def __init__(self, message: str, *, remedy: str | None = None, number: int | None = None) -> None:
+        super().__init__(message, remedy=remedy)
+        self.errno = number
 
 
 class MissingExtra(DualviewError):

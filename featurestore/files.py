@@ -22,6 +22,8 @@ def disk_errors(what: str) -> Iterator[None]:
     """A full or unwritable disk, met while `what` is written, as a DiskError; any other error passes."""
     try:
         yield
+    except DiskError:
+        raise
     except (OSError, RuntimeError) as error:  # Lance reports the system's errors as either
         text, number = str(error), getattr(error, "errno", None)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or _says(
@@ -30,6 +32,7 @@ def disk_errors(what: str) -> Iterator[None]:
             raise DiskError(
                 f"the disk is full: {what} was not written",
                 remedy="free some space and run the same command again; what was stored before is kept",
+                number=number or errno.ENOSPC,
             ) from error
         if number in (errno.EACCES, errno.EPERM, errno.EROFS) or _says(
             text, "Permission denied", "Read-only file system"
@@ -37,6 +40,7 @@ def disk_errors(what: str) -> Iterator[None]:
             raise DiskError(
                 f"{what} cannot be written: {error}",
                 remedy="check who owns the folder, and how it is mounted",
+                number=number or errno.EACCES,
             ) from error
         raise
 

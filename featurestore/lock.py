@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore import files
-from featurestore.errors import Conflict, DiskError
+from featurestore.errors import Conflict
 
 POLL_SECONDS = 0.1
 _HELD: dict[Path, tuple[int, int]] = {}  # root -> (owning thread, depth), for calls inside calls
@@ -78,7 +78,7 @@ class WriterLock:
         """Name the holder for others. On a full disk the lock is held without: whoever frees space needs it too."""
         with suppress(OSError):
             self._note.unlink()  # of a holder that was killed
-        with suppress(OSError, DiskError):
+        with suppress(OSError):
             files.write_json(self._note, _describe(verb))
 
     def _enter_again(self) -> bool:

@@ -19,7 +19,7 @@ from featurestore import definitions as defs
 from featurestore import features, files, journal, schema
 from featurestore.artifacts import Artifacts
 from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
-from featurestore.errors import BadInput, Conflict, DiskError, NotFound
+from featurestore.errors import BadInput, Conflict, NotFound
 from featurestore.features import Counts
 from featurestore.lock import WriterLock
 from featurestore.recipe import Recipe
@@ -279,7 +279,7 @@ class Store:
                 parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
                 return StoreStatus(features=parts, **made)
         status = self._scan()
-        with suppress(OSError, DiskError):  # a store that may only be read has no cache
+        with suppress(OSError):  # a store that may only be read has no cache
             files.write_json(cache, {"key": key, "status": status.to_dict()})
         return status
 
