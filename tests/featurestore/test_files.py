@@ -41,6 +41,7 @@ def test_a_full_disk_is_said_so_and_the_old_file_stays(
     with pytest.raises(DiskError, match="the disk is full") as refused:
         files.write_json(path, {"a": 2})
     assert "free some space" in (refused.value.remedy or "")
+    assert refused.value.errno == errno.ENOSPC, "also for those who ask for the system's error"
     assert files.read_json(path) == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 1
 
