@@ -53,6 +53,7 @@ def similar(
     if (item is None) == (vector is None):
         raise BadInput("similar takes an item or a vector, one of the two")
     chosen = default_feature(release) if feature is None else feature
+    release.facts(chosen)  # a feature that is not there is said before an item that is not
     scores, rows = (
         nearest(release, chosen, row=release.row_of(item), where=where, k=k)
         if item is not None
