@@ -34,7 +34,7 @@ def table(
         numeric = bool(listed) and all(
             isinstance(row[place], int | float) or row[place] is None for row in listed
         )
-        view.add_column(name, justify="right" if numeric else "left", overflow="ellipsis", no_wrap=numeric)
+        view.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or place == 0)
     for row in listed:
         view.add_row(*[cell(value) for value in row])
     out.print(view)
