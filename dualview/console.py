@@ -34,7 +34,9 @@ def table(
         numeric = bool(listed) and all(
             isinstance(row[place], int | float) or row[place] is None for row in listed
         )
-        view.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or place == 0)
+        view.add_column(
+            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or place == 0
+        )
     for row in listed:
         view.add_row(*[cell(value) for value in row])
     out.print(view)
@@ -179,7 +181,7 @@ def report(facts: dict[str, Any], title: str) -> None:
         if isinstance(value, dict):
             rows += [[f"{key} · {name}".replace("_", " "), part] for name, part in value.items()]
         elif not isinstance(value, list):
-            rows.append([key.replace("_", " "), round(value, 2) if isinstance(value, float) else value])
+            rows.append([key.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else value])
     table(title, ["", ""], rows)
 
 

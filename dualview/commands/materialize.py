@@ -66,7 +66,7 @@ def run(
                     f.ok,
                     f.no_input,
                     f.error,
-                    round(f.seconds, 1),
+                    f"{f.seconds:.1f}",
                     round(f.rate),
                 ]
                 for f in report.features

@@ -17,8 +17,9 @@ def run(store: StorePath, json: AsJson = False) -> None:
         return
     console.table(
         None,
-        ["run", "release", "epochs", "best", "valid NDCG@10", "test NDCG@10", "test HR@10", "promoted"],
+        ["run", "release", "epochs", "best at", "valid", "test", "test HR", "promoted"],
         [list(row.values()) for row in rows],
+        note="valid and test are NDCG@10, test HR is HR@10",
     )
     if not rows:
         console.say(f"no runs yet; next: dualview train {store}")
