@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 class DualviewError(Exception):
@@ -91,6 +92,26 @@ class CellError:
     code: str
     message: str
     transient: bool = False
+
+
+@dataclass(frozen=True)
+class ErrorExample:
+    place: str  # "FILE:LINE" of a source, or an item id
+    field: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class ErrorGroup:
+    """Errors of one code. `where`: "ingest", or the feature whose cells failed."""
+
+    where: str
+    code: str
+    count: int
+    examples: list[ErrorExample]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore.errors import ErrorExample, ErrorGroup
 from featurestore.schema import ADDED_AT, QUARANTINE, QUARANTINE_SCHEMA, TIME
-from featurestore.store import ErrorExample, ErrorGroup
 from featurestore.tables import Tables
 
 KEY = "quarantine_id"

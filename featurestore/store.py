@@ -19,7 +19,7 @@ from featurestore import definitions as defs
 from featurestore import features, files, journal, schema
 from featurestore.artifacts import Artifacts
 from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
-from featurestore.errors import BadInput, Conflict, NotFound
+from featurestore.errors import BadInput, Conflict, ErrorExample, ErrorGroup, NotFound
 from featurestore.features import Counts
 from featurestore.lock import WriterLock
 from featurestore.recipe import Recipe
@@ -67,26 +67,6 @@ class StoreStatus:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"current": self.current}
-
-
-@dataclass(frozen=True)
-class ErrorExample:
-    place: str  # "FILE:LINE" of a source, or an item id
-    field: str | None
-    reason: str | None
-
-
-@dataclass(frozen=True)
-class ErrorGroup:
-    """Errors of one code. `where`: "ingest", or the feature whose cells failed."""
-
-    where: str
-    code: str
-    count: int
-    examples: list[ErrorExample]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Store:

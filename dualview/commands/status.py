@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
 from dualview.commands.common import AsJson, StorePath
 
-
-def run(store: StorePath, json: AsJson = False) -> None:
-    """Show per feature what is current. Exit code 2 when something is not."""
-    from dualview import console
+if TYPE_CHECKING:
     from featurestore.store import Store
 
-    opened = Store.open(store)
+
+def run(
+    store: StorePath,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="Also how far the catalogue is from what each fit saw.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Show per feature what is current. Exit code 2 when something is not."""
+    from dualview import console
+    from featurestore.store import Store as Ground
+
+    opened = Ground.open(store)
     status = opened.status()
+    moved = _drift(opened) if drift else {}
     if json:
-        console.as_json(status.to_dict())
+        console.as_json(status.to_dict() | ({"drift": moved} if drift else {}))
     else:
         console.say(
             f"{opened.root}: {status.items:,} items ({status.items_without_image:,} without image), "
@@ -42,7 +54,20 @@ def run(store: StorePath, json: AsJson = False) -> None:
         for feature in status.features:
             for note in feature.notes:
                 console.warn(f"{feature.name}: {note}")
+        if moved:
+            console.table(
+                "Since the fit",
+                ["feature", "items then", "items now", "added or edited", "unknown words in those"],
+                [[name, *facts.values()] for name, facts in moved.items()],
+            )
     if not status.current:
         if not json:
             console.say(f"not everything is current; next: dualview materialize {store}")
         raise typer.Exit(2)
+
+
+def _drift(store: Store) -> dict[str, dict[str, Any]]:
+    from ingest.resolve import drift
+
+    found = {feature.name: drift(store, feature.name) for feature in store.definitions}
+    return {name: facts.to_dict() for name, facts in found.items() if facts is not None}

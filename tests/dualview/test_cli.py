@@ -88,6 +88,7 @@ def test_a_store_that_was_computed_and_published_is_current(store: Path) -> None
     assert status["items"] == 160
     assert {f["name"] for f in status["features"]} == {"text", "image"}
     assert status["release"] == "0001"
+    assert asked("status", store, "--drift")["drift"]["text"]["items_then"] == 160
 
 
 def test_similar_finds_by_item_text_and_picture(store: Path, shop: Path) -> None:

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 
 from featurestore import features, schema
-from featurestore.errors import BadInput, Conflict, DiskError, NotFound
+from featurestore.errors import BadInput, Conflict, DiskError, ErrorExample, ErrorGroup, NotFound
 from featurestore.recipe import Recipe
 from featurestore.schema import Status, ValueKind
-from featurestore.store import ErrorExample, ErrorGroup, Store
+from featurestore.store import Store
 
 TEXT = Recipe(kind="embed_text", inputs=("column:title",), encoder="tfidf_svd", dim=2)
 IMAGE = Recipe(kind="embed_image", inputs=("image",), encoder="color_texture", dim=2)
