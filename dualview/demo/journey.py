@@ -260,18 +260,27 @@ def _evaluate(journey: Journey, store: Store) -> tuple[pa.Table, str]:
 
     ndcg, hits, cover = (journey.metric(name) for name in ("NDCG@10", "HR@10", "coverage@10"))
     oracle = journey.truth.oracle
+
+    def times(value: float) -> str:
+        return f"{value / ndcg['popularity']:.1f}"
+
     console.table(
         "6  Recommendations: each user's last event, ranked among all products",
         ["model", "NDCG@10", "HR@10", "coverage@10", "x popularity"],
         [
-            *[[name, ndcg[name], hits[name], cover[name], ndcg[name] / ndcg["popularity"]] for name in ndcg],
-            ["oracle", oracle["oracle NDCG@10"], oracle["oracle HR@10"], None,
-             oracle["oracle NDCG@10"] / ndcg["popularity"]],
+            *[[name, ndcg[name], hits[name], cover[name], times(ndcg[name])] for name in ndcg],
+            [
+                "oracle",
+                oracle["oracle NDCG@10"],
+                oracle["oracle HR@10"],
+                None,
+                times(oracle["oracle NDCG@10"]),
+            ],
         ],
         note="HR@10: share of users whose next product is among the ten recommended. NDCG@10: the same, but a place "
         "near the top counts more. Coverage: share of the catalogue that anybody is shown. The oracle "
         "knows the probabilities that the log was drawn from, and the tastes that a model has to guess: the ceiling.",
-    )  # fmt: skip
+    )
     run = promote(store, journey.reports[journey.best].run)
     retriever = Retriever.open(store)
     user = _telling_user(journey, retriever)
@@ -313,8 +322,8 @@ def _farewell(journey: Journey, store: Store, user: str) -> None:
     console.table(
         "Time",
         ["step", "seconds"],
-        [[name, round(seconds, 1)] for name, seconds in journey.seconds.items()]
-        + [["in all", round(sum(journey.seconds.values()), 1)]],
+        [[name, f"{seconds:.1f}"] for name, seconds in journey.seconds.items()]
+        + [["in all", f"{sum(journey.seconds.values()):.1f}"]],
     )
     item = next(iter(journey.truth.style))
     console.say(
