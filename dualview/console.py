@@ -23,9 +23,14 @@ QUIET_SECONDS = 10.0
 
 
 def table(
-    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, note: str | None = None
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    note: str | None = None,
+    plain: bool = False,
 ) -> None:
-    """Print rows; numbers are right-aligned, texts shortened to the terminal's width."""
+    """Print rows; numbers are right-aligned. plain: integers as they are, for values that are no counts."""
     listed = [list(row) for row in rows]
     view = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
@@ -38,7 +43,7 @@ def table(
             name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or place == 0
         )
     for row in listed:
-        view.add_row(*[cell(value) for value in row])
+        view.add_row(*[str(v) if plain and type(v) is int else cell(v) for v in row])
     out.print(view)
     if note:
         out.print(f"[dim]{escape(note)}[/dim]")

@@ -28,8 +28,7 @@ def run(
         console.as_json(answer.to_pylist())
         return
     shown = answer.slice(0, limit)
-    console.table(
-        None, shown.column_names, [[console.brief(v) for v in row.values()] for row in shown.to_pylist()]
-    )
+    rows = [[console.brief(value) for value in row.values()] for row in shown.to_pylist()]
+    console.table(None, shown.column_names, rows, plain=True)
     if answer.num_rows > limit:
         console.say(f"{limit:,} of {answer.num_rows:,} rows; --limit shows more")
