@@ -6,6 +6,7 @@ asked, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -50,6 +51,12 @@ for panel, modules in VERBS.items():
         app.command(module.__name__.rsplit(".", 1)[-1], rich_help_panel=panel)(module.run)
 
 
+# what the system says of a path that was given wrongly, or of a disk; any other error of its is a bug, and shown whole
+PLACES = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT)
+)
+
+
 @app.callback(invoke_without_command=True)
 def _top(version: bool = typer.Option(False, "--version", help="Print the version and end.")) -> None:
     if version:
@@ -73,6 +80,15 @@ def main() -> None:
 
         console.failure(error.message, error.remedy)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None or error.errno not in PLACES:
+            raise
+        from dualview import console
+
+        console.failure(
+            f"{error.filename}: {error.strerror}", "check the path, who owns it, and that the disk has room"
+        )
+        sys.exit(1)
     except SystemExit as stop:
         if stop.code == 130:
             sys.stderr.write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,13 @@ def fit(
     source = store.release(release)
     for feature in config.features:
         source.matrix(feature)  # an unknown feature is refused before a run is named
-    return trainer.fit(source, config, allot(store.root, config.slug), device=device, progress=progress)
+    folder = allot(store.root, config.slug)
+    try:
+        return trainer.fit(source, config, folder, device=device, progress=progress)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only where it is empty: what was refused before it began takes no name
+        raise
 
 
 def promote(store: Store, run: str) -> Run:

@@ -93,7 +93,14 @@ class Store:
                 f"{folder} is there and not empty", remedy="choose a folder that does not exist yet"
             )
         defs.parse(features_toml)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with files.disk_errors(str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BadInput(
+                f"{folder} cannot be made ({error.strerror})",
+                remedy="choose a path inside a folder that is there",
+            ) from error
         files.write_text(folder / defs.FILE, features_toml)
         (folder / "tables").mkdir()
         made = datetime.now(UTC).isoformat(timespec="seconds")

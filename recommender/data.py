@@ -21,7 +21,8 @@ def split_of(source: Any, config: Config) -> Split:
     if not len(log):
         asked = f" after the {config.k_core} core" if config.k_core else ""
         raise BadInput(
-            f"no interactions are left to learn from{asked}", remedy="ingest interactions, or lower k_core"
+            f"no interactions are left to learn from{asked}",
+            remedy="ingest interactions and publish, or lower k_core",
         )
     return global_time(log) if config.split == "global-time" else leave_one_out(log)
 

@@ -33,9 +33,13 @@ def pick_device(name: str) -> torch.device:
     """A device by its name; "auto" is the first CUDA device, else Apple's, else the CPU."""
     if name != "auto":
         try:
-            return torch.device(name)
+            device = torch.device(name)
         except RuntimeError as error:
             raise BadInput(f"unknown device '{name}'", remedy="auto, cpu, cuda, cuda:1 or mps") from error
+        there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+        if (device.index or 0) >= there.get(device.type, 0):
+            raise BadInput(f"device '{name}' is not there", remedy="leave device at auto, or use cpu")
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -111,10 +111,20 @@ def embed_query(
             f"feature '{chosen}' is made from texts by '{recipe.encoder}', which sees no pictures",
             remedy=_others(release, chosen, of_text=False),
         )
-    from ingest.pictures import decode, read_file
+    return encoder.image(_picture(image)), chosen
 
-    data = image if isinstance(image, bytes) else read_file(str(image))[0]
-    return encoder.image(decode(data)), chosen
+
+def _picture(image: str | Path | bytes | None) -> Image.Image:
+    from ingest.pictures import PictureError, decode, read_file
+
+    try:
+        return decode(image if isinstance(image, bytes) else read_file(str(image))[0])
+    except PictureError as error:
+        path = "" if isinstance(image, bytes) else str(image)
+        raise BadInput(
+            error.message if path in error.message else f"{path}: {error.message}",
+            remedy="give a picture file that is whole, such as JPEG or PNG",
+        ) from error
 
 
 def _one(vectors: Vector, zero: CellError) -> Vector:

@@ -183,3 +183,19 @@ def test_wrong_usage_is_an_error_and_not_staleness() -> None:
 def test_an_unknown_run_feature_or_item_names_the_nearest(store: Path) -> None:
     assert "did you mean 'image'" in cli("similar", store, "whatever", "--feature", "imaeg", code=1)
     assert "no run" in cli("evaluate", store, "sasrec-id-999", code=1)
+
+
+def test_a_training_that_is_refused_takes_no_name(store: Path) -> None:
+    before = sorted((store / "runs").glob("*"))
+    assert "no interactions are left" in cli("train", store, "--set", "k_core=[999, 999]", code=1)
+    assert "is not there" in cli("train", store, "--device", "cuda:99", code=1)
+    assert sorted((store / "runs").glob("*")) == before
+
+
+def test_a_place_that_cannot_be_written_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    for verb in ("init", "demo"):
+        said = cli(verb, tmp_path / "file" / "below", code=1)
+        assert "error: " in said
+        assert "what to do: " in said
+        assert "Traceback" not in said

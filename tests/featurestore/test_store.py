@@ -114,6 +114,13 @@ def test_what_is_no_local_folder_is_refused_with_the_reason(url: str) -> None:
         assert "local disk" in (refused.value.remedy or "")
 
 
+def test_a_store_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(BadInput, match="cannot be made"):
+        Store.create(tmp_path / "file" / "store", DEFINED)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_what_is_no_store_is_refused_with_the_way_to_make_one(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(NotFound, match="is not a store") as refused:

@@ -100,6 +100,16 @@ def test_a_query_without_a_vector_is_refused(store: Store, release: Release) -> 
         embed_query(store, release, image=b"no picture")
 
 
+def test_a_query_that_is_no_picture_is_refused_by_its_path(
+    store: Store, release: Release, tmp_path: Path
+) -> None:
+    path = tmp_path / "notes.png"
+    path.write_text("no picture")
+    with pytest.raises(BadInput, match=f"{path}: no picture in") as caught:
+        embed_query(store, release, image=path)
+    assert caught.value.remedy
+
+
 def test_a_release_is_asked_by_the_recipe_that_it_was_made_with(store: Store, release: Release) -> None:
     before, _ = embed_query(store, release, text="red shoe")
     fill(store, [{"item_id": "g", "title": "red lamp"}, {"item_id": "h", "title": "glass lamp"}])

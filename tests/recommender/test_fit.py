@@ -226,6 +226,8 @@ def test_a_log_that_cannot_be_learnt_from_is_refused(tmp_path: Path) -> None:
         fit(split.log, Config.of(**SMALL, items="id+text"), tmp_path / "run", device="cpu")
     with pytest.raises(BadInput, match="unknown device"):
         pick_device("gpuu")
+    with pytest.raises(BadInput, match="'cuda:99' is not there"):
+        pick_device("cuda:99")
     assert not (tmp_path / "run").exists()
 
 
