@@ -114,6 +114,9 @@ class ErrorGroup:
         return asdict(self)
 
 
+LISTED = 40  # known names that a refusal lists
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for a wrong name: the nearest known one, else the list of known ones.
 
@@ -124,4 +127,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + (", ".join(names) if names else "none")
+    shown = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+    return f"known: {shown or 'none'}"
