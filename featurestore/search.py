@@ -73,7 +73,7 @@ def nearest(
 ) -> tuple[Float32, Int32]:
     """The same without names: scores (n,) float32 and rows of the release (n,) int32, n <= k."""
     if not 1 <= k <= GREATEST_K:
-        raise BadInput(f"k is {k}; it must be from 1 to {GREATEST_K:,}")
+        raise BadInput(f"k is {k}; it must be from 1 to {GREATEST_K:,}", remedy="give a k in that range")
     index, matrix = release.index(feature), release.matrix(feature)
     complete = len(matrix) == release.n_items  # every item has a vector: rows of both are the same
     allowed = None

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from featurestore.errors import BadInput, NotFound, did_you_mean
 from featurestore.schema import ITEM_ID
+from featurestore.search import GREATEST_K
 from recommender.events import EventLog, Int64, Strings
 from recommender.runs import Run, open_run, promoted
 
@@ -100,8 +101,8 @@ class Retriever:
         """
         if (user is None) == (history is None):
             raise BadInput("recommend takes a user or a history, one of the two")
-        if k < 1:
-            raise BadInput(f"k must be positive, got {k}")
+        if not 1 <= k <= GREATEST_K:
+            raise BadInput(f"k is {k}; it must be from 1 to {GREATEST_K:,}", remedy="give a k in that range")
         ready = self._ready
         ids = self._events_of(user) if user is not None else self._known(history or [])
         rows = ready.served.rows_of(ids)

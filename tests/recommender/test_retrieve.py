@@ -289,6 +289,9 @@ def test_unknown_users_and_items_and_bad_calls_are_refused(store: Path) -> None:
         asked.recommend(history=[])
     with pytest.raises(NotFound, match="did you mean 'sasrec-id-001'"):
         retriever(store, "sasrec-id-01").recommend("u000")
+    for k in (0, 10_001):
+        with pytest.raises(BadInput, match="from 1 to 10,000"):
+            asked.recommend("u000", k=k)
 
 
 def test_the_promoted_run_answers_and_the_latest_where_none_is(store: Path) -> None:
