@@ -52,6 +52,11 @@ def run(
             wait=wait,
             progress=progress,
         )
+    nothing = (
+        "everything was current: nothing was computed"
+        if opened.tables.exists("items")
+        else f"the store holds no items yet; next: dualview ingest {store} ITEMS"
+    )
     if json:
         console.as_json(report.to_dict())
     else:
@@ -71,7 +76,7 @@ def run(
                 ]
                 for f in report.features
             ],
-            note=None if report.computed else "everything was current: nothing was computed",
+            note=None if report.computed else nothing,
         )
     if report.errors:
         console.warn(f"{report.errors:,} cells could not be computed; see: dualview errors {store}")

@@ -176,6 +176,11 @@ def test_a_wrong_call_ends_with_one_and_says_what_to_do(args: list[str], said: s
     assert "Traceback" not in answer
 
 
+def test_an_empty_store_is_not_called_current(tmp_path: Path) -> None:
+    cli("init", tmp_path / "store")
+    assert "no items yet" in cli("materialize", tmp_path / "store")
+
+
 def test_wrong_usage_is_an_error_and_not_staleness() -> None:
     cli("similar", code=1)
 
