@@ -114,7 +114,7 @@ class Maker(ABC, Generic[O]):
         """The encoder of a recipe: a TextEncoder or an ImageEncoder, as `kind` says."""
 
     def fit(self, texts: Sequence[str], options: dict[str, Any]) -> Fitted:
-        raise NotImplementedError(f"{self.name} has nothing to fit")
+        raise TypeError(f"encoder '{self.name}' has nothing to fit: its `fitted` is False")
 
 
 @dataclass(frozen=True)
