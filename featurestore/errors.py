@@ -72,12 +72,6 @@ class DiskError(DualviewError, OSError):
         self.errno = number
 
 
-class MissingExtra(DualviewError):
-    """An optional package is needed and not installed."""
-
-    code = "missing_extra"
-
-
 class ModelUnavailable(DualviewError):
     """Weights that cannot be reached or are not there. Never answered with random weights or another model."""
 

@@ -169,11 +169,6 @@ def read_matrix(
     return np.asarray(ids, dtype=np.str_), values
 
 
-def read_values(dataset: Any) -> pa.Table:
-    """item_id and value of every cell that is ok, whatever its kind."""
-    return dataset.to_table(columns=[schema.ITEM_ID, schema.VALUE], filter=f"{schema.STATUS} = '{Status.OK}'")
-
-
 # ---- the query
 
 
