@@ -1,0 +1,129 @@
+"""What a describer is, and the register of the ones there are.
+
+As with encoders there are two steps: a *maker* (one a name, in the register) checks a definition's options and
+resolves them to everything that changes the output; what it loads is a *describer*, which answers rendered prompts
+and knows neither stores nor prompts' files.
+
+One item's failure is a value, a `CellError`, never an exception; a bug is an exception. Answers come in whatever order
+they are ready, so that what was paid for can be kept at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from featurestore.errors import BadInput, CellError, did_you_mean
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from featurestore.recipe import ModelRef, Recipe
+    from ingest.encode.base import Tools
+    from ingest.encode.models import Models
+
+KIND = "describe"
+Finish = Literal["stop", "length", "refused"]  # ended by itself; cut at the limit; withheld by the endpoint
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a chat. parts: texts and pictures (RGB) in the order in which the model reads them."""
+
+    role: Literal["system", "user"]
+    parts: tuple[str | Image.Image, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent for one item. schema: a JSON schema that the answer must satisfy, or None for free text."""
+
+    item_id: str  # for messages only: nothing about the answer may depend on it
+    turns: tuple[Turn, ...]
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, as it came. seconds: the time that this answer took, in a batch its share of it."""
+
+    text: str
+    finish: Finish
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    seconds: float
+
+
+class Describer(Protocol):
+    def describe(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer | CellError]]:
+        """Answers with the place of their request in `requests`, each place once, as they are ready."""
+
+    def close(self) -> None:
+        """Give back memory and connections."""
+
+
+class DescribeOptions(BaseModel):
+    """Options of a describer: typed, unknown ones refused. Those marked `runtime` are not part of the recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    prompt: str = Field(description="Name of a shipped prompt, or a prompt file beside features.toml.")
+    max_tokens: int = Field(default=256, ge=1, le=8192, description="Longest answer, in the model's tokens.")
+
+
+O = TypeVar("O", bound=DescribeOptions)  # noqa: E741
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """options: all that changes the output. model: which weights, or which endpoint's model; None for none."""
+
+    options: dict[str, Any]
+    model: ModelRef | None = None
+
+
+class Maker(ABC, Generic[O]):
+    """Makes describers of one name. `code_version` is raised when the same recipe would give other texts."""
+
+    name: ClassVar[str]
+    options: ClassVar[type[DescribeOptions]]
+    code_version: ClassVar[int] = 1
+    needs_model: ClassVar[bool] = True
+    slow: ClassVar[bool] = True  # worth an estimate of time before it is run on a catalogue
+
+    @abstractmethod
+    def resolve(self, options: O, model: str | None, models: Models, device: str = "auto") -> Resolved:
+        """Raises ModelUnavailable where the model or endpoint cannot be reached, BadInput for what cannot be meant."""
+
+    @abstractmethod
+    def load(self, recipe: Recipe, options: O, tools: Tools) -> Describer:
+        """The describer of a recipe. options: as the definition has them today, for what is not in the recipe."""
+
+
+_makers: dict[str, Maker[Any]] = {}
+
+
+def register(name: str, *, options: type[DescribeOptions]) -> Callable[[type[Maker[Any]]], type[Maker[Any]]]:
+    """Put a maker into the register under its name."""
+
+    def add(maker: type[Maker[Any]]) -> type[Maker[Any]]:
+        maker.name, maker.options = name, options
+        _makers[name] = maker()
+        return maker
+
+    return add
+
+
+def known() -> list[str]:
+    return sorted(_makers)
+
+
+def maker(name: str) -> Maker[Any]:
+    """Raises BadInput for an unknown describer, with the nearest known one."""
+    if name not in _makers:
+        raise BadInput(f"unknown encoder '{name}' for {KIND}", remedy=did_you_mean(name, _makers))
+    return _makers[name]
