@@ -33,7 +33,8 @@ from featurestore.schema import Status, ValueKind
 from featurestore.sql import view_name
 
 if TYPE_CHECKING:
-    from featurestore.store import FeatureStatus, Store
+    from featurestore.status import FeatureStatus
+    from featurestore.store import Store
 
 TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 READ_ROWS = 65_536  # vectors held at a time on their way from the table to the file

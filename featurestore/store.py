@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore import definitions as defs
-from featurestore import features, files, journal, schema
+from featurestore import features, files, journal, schema, status
 from featurestore.artifacts import Artifacts
 from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
 from featurestore.errors import BadInput, Conflict, ErrorExample, ErrorGroup, NotFound
-from featurestore.features import Counts
 from featurestore.lock import WriterLock
 from featurestore.recipe import Recipe
 from featurestore.schema import ValueKind
+from featurestore.status import StoreStatus
 from featurestore.tables import Tables
 
 if TYPE_CHECKING:
@@ -32,41 +31,6 @@ if TYPE_CHECKING:
     from featurestore.release import Release
 
 MANIFEST = "store.json"
-DRIFT = 0.1  # share of items unknown to a fit from which `status` says so
-
-
-@dataclass(frozen=True)
-class FeatureStatus:
-    """Where one feature stands. Counts are of live items; `current` leaves `no_input` out. disk: bytes."""
-
-    name: str
-    recipe: str | None
-    current: int
-    no_input: int
-    missing: int
-    stale: int
-    failed: int
-    blocked: int
-    disk: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class StoreStatus:
-    items: int
-    items_without_image: int
-    events: int
-    quarantined: int
-    release: str | None
-    features: list[FeatureStatus]
-
-    @property
-    def current(self) -> bool:
-        """Nothing is missing, stale or blocked."""
-        return not any(f.missing or f.stale or f.blocked for f in self.features)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"current": self.current}
 
 
 class Store:
@@ -164,7 +128,7 @@ class Store:
 
     def outdated(self, feature: str) -> str | None:
         """Why the active recipe is not what features.toml asks for today, or None if it is."""
-        return _outdated(self.definitions, self.locked(), feature)
+        return status.outdated(self.definitions, self.locked(), feature)
 
     def feature_table(self, feature: str) -> str:
         """Name of the table that holds the active recipe's values."""
@@ -252,91 +216,9 @@ class Store:
             for code, all_ in sorted(by_code.items())
         ]
 
-    # ---- status
-
     def status(self) -> StoreStatus:
-        """What is current. Unchanged tables are not scanned again; neither torch nor lancedb is loaded."""
-        key = self._status_key()
-        cache = self.root / "cache" / "status.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: made anew
-            kept = files.read_json(cache)
-            if kept["key"] == key:
-                made = kept["status"]
-                made.pop("current")
-                parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
-                return StoreStatus(features=parts, **made)
-        status = self._scan()
-        with suppress(OSError):  # a store that may only be read has no cache
-            files.write_json(cache, {"key": key, "status": status.to_dict()})
-        return status
-
-    def _status_key(self) -> str:
-        from featurestore import release
-
-        versions = {name: self.tables.version(name) for name in self.tables.names()}
-        locked = self.root / defs.LOCK_FILE
-        shape = [
-            f.name for f in (*fields(StoreStatus), *fields(FeatureStatus))
-        ]  # of another version: not ours
-        parts = [
-            shape,
-            versions,
-            [feature.model_dump(mode="json") for feature in self.definitions],
-            files.sha256_file(locked) if locked.exists() else None,
-            release.names(self.root),
-        ]
-        return files.sha256_text(files.canonical_json(parts))
-
-    def _scan(self) -> StoreStatus:
-        from featurestore import release
-
-        items = without = 0
-        if self.tables.exists(schema.ITEMS):
-            table = self.tables.dataset(schema.ITEMS)
-            items = table.count_rows(f"{schema.DELETED} IS NOT TRUE")
-            without = table.count_rows(f"{schema.DELETED} IS NOT TRUE AND {schema.IMAGE_SHA256} IS NULL")
-        counted = {
-            name: self.tables.count(name) if self.tables.exists(name) else 0
-            for name in (schema.INTERACTIONS, schema.QUARANTINE)
-        }
-        found = release.names(self.root)
-        definitions, locked = self.definitions, self.locked()
-        return StoreStatus(
-            items=items,
-            items_without_image=without,
-            events=counted[schema.INTERACTIONS],
-            quarantined=counted[schema.QUARANTINE],
-            release=found[-1] if found else None,
-            features=[self._feature_status(f, definitions, locked, items) for f in definitions],
-        )
-
-    def _feature_status(
-        self, feature: FeatureDef, definitions: Definitions, locked: dict[str, Locked], items: int
-    ) -> FeatureStatus:
-        name, notes = feature.name, []
-        reason = _outdated(definitions, locked, name)
-        if reason is not None:
-            counted = Counts(missing=items)
-            if name in locked:
-                notes.append(reason)
-        else:
-            counted = features.counts(
-                self.tables, {other: entry.recipe for other, entry in locked.items()}, name
-            )
-            fitted = locked[name].fitted
-            if fitted and items and abs(items - int(fitted.get("items", items))) > DRIFT * items:
-                notes.append(
-                    f"fitted on {fitted['items']:,} items, there are {items:,} now; consider fit --refit"
-                )
-        recipe = locked[name].recipe if name in locked else None
-        table = recipe.table(name) if recipe else ""
-        return FeatureStatus(
-            name=name,
-            recipe=recipe.short if recipe else None,
-            disk=self.tables.disk(table) if recipe and self.tables.exists(table) else 0,
-            notes=tuple(notes),
-            **asdict(counted),
-        )
+        """What is current; see `featurestore.status.read`."""
+        return status.read(self)
 
     # ---- releases
 
@@ -373,16 +255,3 @@ def _local(root: str | Path) -> Path:
             remedy="keep the store on a local disk: its lock and its memory-mapped files need one",
         )
     return Path(text).expanduser().resolve()
-
-
-def _outdated(definitions: Definitions, locked: dict[str, Locked], feature: str) -> str | None:
-    if feature not in locked:
-        return "never resolved"
-    if locked[feature].definition_hash != definitions.hash(feature):
-        return "features.toml changed since; materialize makes the new recipe"
-    for above, recipe_id in locked[feature].recipe.upstream:
-        if above not in locked or locked[above].recipe.id != recipe_id:
-            return f"'{above}', which it reads, has a new recipe"
-        if (reason := _outdated(definitions, locked, above)) is not None:
-            return f"'{above}', which it reads: {reason}"
-    return None

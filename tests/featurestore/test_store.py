@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from featurestore import features, schema
+from featurestore import features, schema, status
 from featurestore.errors import BadInput, Conflict, DiskError, ErrorExample, ErrorGroup, NotFound
 from featurestore.recipe import Recipe
 from featurestore.schema import Status, ValueKind
@@ -171,11 +171,11 @@ def test_a_store_is_current_when_nothing_is_left_to_compute(filled: Store) -> No
 def test_status_of_unchanged_tables_scans_nothing(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     first = filled.status()
 
-    def scan(self: Store) -> None:
+    def scan(store: Store) -> None:
         raise AssertionError("scanned")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "_scan", scan)
+        patched.setattr(status, "_scan", scan)
         assert Store.open(filled.root).status() == first
         put_items(filled, "e")
         with pytest.raises(AssertionError, match="scanned"):

@@ -1,0 +1,151 @@
+"""Where a store stands: what of each feature is current, counted once for each state of the tables.
+
+The counts of a state are kept in STORE/cache/status.json under the versions of all tables, so that a store in which
+nothing was written is not scanned again. Neither torch nor lancedb is loaded.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from featurestore import definitions as defs
+from featurestore import features, files, release, schema
+from featurestore.definitions import Definitions, FeatureDef, Locked
+from featurestore.features import Counts
+
+if TYPE_CHECKING:
+    from featurestore.store import Store
+
+DRIFT = 0.1  # share of items unknown to a fit from which `status` says so
+
+
+@dataclass(frozen=True)
+class FeatureStatus:
+    """Where one feature stands. Counts are of live items; `current` leaves `no_input` out. disk: bytes."""
+
+    name: str
+    recipe: str | None
+    current: int
+    no_input: int
+    missing: int
+    stale: int
+    failed: int
+    blocked: int
+    disk: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    items: int
+    items_without_image: int
+    events: int
+    quarantined: int
+    release: str | None
+    features: list[FeatureStatus]
+
+    @property
+    def current(self) -> bool:
+        """Nothing is missing, stale or blocked."""
+        return not any(f.missing or f.stale or f.blocked for f in self.features)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"current": self.current}
+
+
+def read(store: Store) -> StoreStatus:
+    """What is current. Unchanged tables are not scanned again; neither torch nor lancedb is loaded."""
+    key = _key(store)
+    cache = store.root / "cache" / "status.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: made anew
+        kept = files.read_json(cache)
+        if kept["key"] == key:
+            made = kept["status"]
+            made.pop("current")
+            parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
+            return StoreStatus(features=parts, **made)
+    status = _scan(store)
+    with suppress(OSError):  # a store that may only be read has no cache
+        files.write_json(cache, {"key": key, "status": status.to_dict()})
+    return status
+
+
+def _key(store: Store) -> str:
+    versions = {name: store.tables.version(name) for name in store.tables.names()}
+    locked = store.root / defs.LOCK_FILE
+    shape = [f.name for f in (*fields(StoreStatus), *fields(FeatureStatus))]  # of another version: not ours
+    parts = [
+        shape,
+        versions,
+        [feature.model_dump(mode="json") for feature in store.definitions],
+        files.sha256_file(locked) if locked.exists() else None,
+        release.names(store.root),
+    ]
+    return files.sha256_text(files.canonical_json(parts))
+
+
+def _scan(store: Store) -> StoreStatus:
+    items = without = 0
+    if store.tables.exists(schema.ITEMS):
+        table = store.tables.dataset(schema.ITEMS)
+        items = table.count_rows(f"{schema.DELETED} IS NOT TRUE")
+        without = table.count_rows(f"{schema.DELETED} IS NOT TRUE AND {schema.IMAGE_SHA256} IS NULL")
+    counted = {
+        name: store.tables.count(name) if store.tables.exists(name) else 0
+        for name in (schema.INTERACTIONS, schema.QUARANTINE)
+    }
+    found = release.names(store.root)
+    definitions, locked = store.definitions, store.locked()
+    return StoreStatus(
+        items=items,
+        items_without_image=without,
+        events=counted[schema.INTERACTIONS],
+        quarantined=counted[schema.QUARANTINE],
+        release=found[-1] if found else None,
+        features=[_feature(store, f, definitions, locked, items) for f in definitions],
+    )
+
+
+def _feature(
+    store: Store, feature: FeatureDef, definitions: Definitions, locked: dict[str, Locked], items: int
+) -> FeatureStatus:
+    name, notes = feature.name, []
+    reason = outdated(definitions, locked, name)
+    if reason is not None:
+        counted = Counts(missing=items)
+        if name in locked:
+            notes.append(reason)
+    else:
+        counted = features.counts(
+            store.tables, {other: entry.recipe for other, entry in locked.items()}, name
+        )
+        fitted = locked[name].fitted
+        if fitted and items and abs(items - int(fitted.get("items", items))) > DRIFT * items:
+            notes.append(
+                f"fitted on {fitted['items']:,} items, there are {items:,} now; consider fit --refit"
+            )
+    recipe = locked[name].recipe if name in locked else None
+    table = recipe.table(name) if recipe else ""
+    return FeatureStatus(
+        name=name,
+        recipe=recipe.short if recipe else None,
+        disk=store.tables.disk(table) if recipe and store.tables.exists(table) else 0,
+        notes=tuple(notes),
+        **asdict(counted),
+    )
+
+
+def outdated(definitions: Definitions, locked: dict[str, Locked], feature: str) -> str | None:
+    """Why the active recipe is not what features.toml asks for today, or None if it is."""
+    if feature not in locked:
+        return "never resolved"
+    if locked[feature].definition_hash != definitions.hash(feature):
+        return "features.toml changed since; materialize makes the new recipe"
+    for above, recipe_id in locked[feature].recipe.upstream:
+        if above not in locked or locked[above].recipe.id != recipe_id:
+            return f"'{above}', which it reads, has a new recipe"
+        if (reason := outdated(definitions, locked, above)) is not None:
+            return f"'{above}', which it reads: {reason}"
+    return None
