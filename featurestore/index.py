@@ -226,14 +226,29 @@ class Index:
 
     def _rank(self, query: Float32, candidates: Int64, k: int) -> tuple[Int64, Float32]:
         """The best k of `candidates` by exact score, then row. Each is summed alone, alike wherever it stands."""
-        wide = query.astype(np.float64)
-        parts = [
-            np.vecdot(self.vectors[candidates[start : start + ROWS]].astype(np.float64), wide)
-            for start in range(0, max(1, len(candidates)), ROWS)
-        ]
-        exact = (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float32)
+        exact = self._exact(query, candidates)
         order = np.lexsort((candidates, -exact))[:k]
         return candidates[order], exact[order]
+
+    def _exact(self, query: Float32, rows: Int64) -> Float32:
+        """Exact scores of `rows` for a prepared query, a block at a time."""
+        wide = query.astype(np.float64)
+        parts = [
+            np.vecdot(self.vectors[rows[start : start + ROWS]].astype(np.float64), wide)
+            for start in range(0, max(1, len(rows)), ROWS)
+        ]
+        exact: Float32 = (parts[0] if len(parts) == 1 else np.concatenate(parts)).astype(np.float32)
+        return exact
+
+    def score(self, query: npt.ArrayLike, rows: npt.ArrayLike) -> Float32:
+        """Exact scores (m,) of given rows for one query (dim,), rounded as `search` rounds them."""
+        chosen = np.asarray(rows, np.int64)
+        return self._exact(self._prepared(query)[0], chosen)
+
+    def unit(self, rows: npt.ArrayLike) -> Float32:
+        """Vectors of given rows, (m, dim): of length one under "cosine", as given under "ip"."""
+        chosen: Float32 = self.vectors[np.asarray(rows, np.int64)]
+        return chosen
 
     def write(self, path: str | Path) -> dict[str, Any]:
         """Write a file that plain `faiss.read_index` opens too; returns what `read` checks it against."""

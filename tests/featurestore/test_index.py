@@ -137,6 +137,16 @@ def test_a_rows_neighbours_are_those_of_its_vector_without_itself(
         assert scores.tolist() == exact[expected].tolist()
 
 
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_scores_of_given_rows_are_those_of_a_search(metric: index.Metric) -> None:
+    built = index.build(drawn(900, 24), metric)
+    query = drawn(1, 24, seed=5)[0]
+    scores, rows = built.search(query, 900)
+    assert built.score(query, rows[0]).tolist() == scores[0].tolist()
+    assert built.score(query, []).tolist() == []
+    assert built.unit(rows[0][:5]).tolist() == built.vectors[rows[0][:5]].tolist()
+
+
 def test_cosine_does_not_see_lengths_and_leaves_the_callers_vectors_alone() -> None:
     vectors = drawn(200, 8)
     before = vectors.copy()
