@@ -113,6 +113,10 @@ class Maker(ABC, Generic[O]):
     def load(self, recipe: Recipe, tools: Tools) -> Any:
         """The encoder of a recipe: a TextEncoder or an ImageEncoder, as `kind` says."""
 
+    def repository(self, options: O, model: str, models: Models) -> str:
+        """The hub repository or folder that `model` names. Raises BadInput or ModelUnavailable for no known name."""
+        return model
+
     def fit(self, texts: Sequence[str], options: dict[str, Any]) -> Fitted:
         raise TypeError(f"encoder '{self.name}' has nothing to fit: its `fitted` is False")
 

@@ -74,6 +74,9 @@ class _OpenClip(Maker[ClipImageOptions]):
         clip = load_library(str(found.folder), architecture, options.pretrained, pick_device(device))
         return Resolved(options=resolved, dim=clip.dim, model=found.ref)
 
+    def repository(self, options: ClipImageOptions, model: str, models: Models) -> str:
+        return _named(model, options.pretrained, models)[1]
+
     def _clip(self, recipe: Recipe, tools: Tools) -> tuple[Clip, int]:
         assert recipe.model is not None
         options: dict[str, Any] = dict(recipe.options)
@@ -191,6 +194,14 @@ def load_library(folder: str, architecture: str | None, pretrained: str | None, 
 
 def _find(model: str, pretrained: str | None, models: Models) -> tuple[str | None, Found]:
     """(architecture or None, the model): None where the folder or repository brings its own configuration."""
+    architecture, repository = _named(model, pretrained, models)
+    if architecture is None:
+        return None, _configured(repository, models)
+    return architecture, models.find(repository, _weights(architecture, pretrained))
+
+
+def _named(model: str, pretrained: str | None, models: Models) -> tuple[str | None, str]:
+    """(architecture or None, the folder or hub repository with its weights)."""
     import open_clip
 
     architecture = model.replace("/", "-")
@@ -201,7 +212,7 @@ def _find(model: str, pretrained: str | None, models: Models) -> tuple[str | Non
                 f"pretrained = '{pretrained}' goes with an architecture, and '{model}' brings weights",
                 remedy="remove pretrained",
             )
-        return None, _configured(model.removeprefix(HUB), models)
+        return None, model.removeprefix(HUB)
     if architecture not in open_clip.list_models():
         raise BadInput(
             f"open_clip has no model '{model}'", remedy=did_you_mean(model, open_clip.list_models())
@@ -216,9 +227,7 @@ def _find(model: str, pretrained: str | None, models: Models) -> tuple[str | Non
         raise BadInput(
             f"open_clip has no weights '{pretrained}' for '{model}'", remedy=did_you_mean(pretrained, tags)
         )
-    return architecture, models.find(
-        _repository(architecture, pretrained), _weights(architecture, pretrained)
-    )
+    return architecture, _tag(architecture, pretrained)[0]
 
 
 def _configured(model: str, models: Models) -> Found:
@@ -244,10 +253,6 @@ def _tag(architecture: str, pretrained: str) -> tuple[str, str]:
             remedy="choose another tag, or use a folder",
         )
     return f"{owner}/{repository}", file
-
-
-def _repository(architecture: str, pretrained: str) -> str:
-    return _tag(architecture, pretrained)[0]
 
 
 def _weights(architecture: str | None, pretrained: str | None) -> Weights:

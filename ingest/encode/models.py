@@ -168,6 +168,35 @@ class Models:
             return True
         return self.hash(local) == ref.folder_sha256
 
+    def reach(self, spec: str, revision: str | None = None) -> str:
+        """Where a folder or hub repository can be had from right now, in words. Raises ModelUnavailable.
+
+        The hub is asked only for what neither a folder nor its cache on this machine has; nothing is fetched.
+        """
+        from huggingface_hub import HfApi, snapshot_download
+
+        local = self.local(spec)
+        if local is not None:
+            if not local.is_dir():
+                raise ModelUnavailable(
+                    f"the model folder {local} is not there",
+                    remedy="correct the path, or put the folder back",
+                )
+            return f"folder {local}"
+        with suppress(Exception):  # not in the cache, or no valid name
+            snapshot_download(spec, revision=revision, local_files_only=True)
+            return "the hub's cache on this machine"
+        try:
+            HfApi().model_info(spec, revision=revision, timeout=SECONDS)
+        except Exception as error:  # whatever the network stack raises
+            raise ModelUnavailable(
+                f"'{spec}' is not in the hub's cache here, and the hub said {type(error).__name__} "
+                f"({_first_line(error)})",
+                remedy=f"on a machine with network: hf download {spec} --local-dir FOLDER; bring FOLDER here and set "
+                'model = "path/to/FOLDER" in features.toml',
+            ) from error
+        return "the model hub"
+
     def local(self, spec: str) -> Path | None:
         """The folder that `spec` names, or None for a hub id. Relative folders start from the store's folder."""
         path = Path(spec.removeprefix(PREFIX)).expanduser()

@@ -52,9 +52,12 @@ class TimmImage(Maker[TimmOptions]):
     ) -> Resolved:
         if model is None:
             raise BadInput("encoder 'timm' needs a model", remedy='model = "resnet50.a1_in1k", or a folder')
-        found = models.find(model if models.local(model) is not None else _repository(model), TIMM)
+        found = models.find(self.repository(options, model, models), TIMM)
         loaded, _ = load_library(str(found.folder), pick_device(device))
         return Resolved(options=options.model_dump(mode="json"), dim=_dim(loaded), model=found.ref)
+
+    def repository(self, options: TimmOptions, model: str, models: Models) -> str:
+        return model if models.local(model) is not None else _repository(model)
 
     def load(self, recipe: Recipe, tools: Tools) -> TimmEncoder:
         assert recipe.model is not None
