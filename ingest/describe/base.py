@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from featurestore.errors import BadInput, CellError, did_you_mean
 
@@ -49,7 +49,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, as it came. seconds: the time that this answer took, in a batch its share of it."""
+    """What came back, as it came. seconds: the time that this answer took, in a batch its share of it.
+
+    An empty text of a describer that takes no prompt (ocr) says that there is nothing to tell: the cell is `no_input`.
+    """
 
     text: str
     finish: Finish
@@ -66,12 +69,29 @@ class Describer(Protocol):
         """Give back memory and connections."""
 
 
+RUNTIME: dict[str, JsonValue] = {"runtime": True}  # marks an option that does not change the output
+
+
 class DescribeOptions(BaseModel):
-    """Options of a describer: typed, unknown ones refused. Those marked `runtime` are not part of the recipe."""
+    """Options of a describer: typed, unknown ones refused. Those marked `RUNTIME` are not part of the recipe."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    prompt: str = Field(description="Name of a shipped prompt, or a prompt file beside features.toml.")
+    def recipe(self) -> dict[str, Any]:
+        """The options that change the output."""
+        runtime = {
+            name for name, field in type(self).model_fields.items() if field.json_schema_extra == RUNTIME
+        }
+        return self.model_dump(mode="json", exclude=runtime)
+
+
+class PromptedOptions(DescribeOptions):
+    """Options of a describer that is told what to do. One that is not (ocr) gets the picture in one user turn."""
+
+    prompt: str = Field(
+        description="Name of a shipped prompt, or a prompt file beside features.toml.",
+        json_schema_extra=RUNTIME,  # the recipe holds what the prompt says, not what it is called
+    )
     max_tokens: int = Field(default=256, ge=1, le=8192, description="Longest answer, in the model's tokens.")
 
 
