@@ -10,17 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurestore import files
+from featurestore import files, identity
 
 FILE = "journal.jsonl"
 
 
 def record(root: Path, verb: str, **facts: Any) -> None:
-    """Append one line. Library versions, device and the like belong here; a fact that is no JSON is kept as its text.
+    """Append one line: when, which verb, by whom (user@host, process, version), and `facts`, what came of it.
 
-    A line that a crash cut short is closed first, so that it takes no other with it.
+    Library versions, device and the like belong here; a fact that is no JSON is kept as its text. A line that a crash
+    cut short is closed first, so that it takes no other with it.
     """
-    entry = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "verb": verb, **facts}
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = {"at": at, "verb": verb, **facts, "by": _signature()}
     line = (json.dumps(entry, ensure_ascii=False, default=str) + "\n").encode()
     with files.disk_errors(str(root / FILE)), (root / FILE).open("a+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
@@ -29,6 +31,11 @@ def record(root: Path, verb: str, **facts: Any) -> None:
         if file.write(line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
+
+
+def _signature() -> dict[str, Any]:
+    who = f"{identity.user()}@{identity.host()}"
+    return {"who": who, "pid": os.getpid(), "dualview": identity.version()}
 
 
 def read(root: Path) -> list[dict[str, Any]]:

@@ -6,9 +6,7 @@ The lock itself says nothing; beside it `writer.json` names the holder for whoev
 from __future__ import annotations
 
 import fcntl
-import getpass
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurestore import files
+from featurestore import files, identity
 from featurestore.errors import Conflict
 
 POLL_SECONDS = 0.1
@@ -118,9 +116,11 @@ class WriterLock:
 
 
 def _describe(verb: str) -> dict[str, Any]:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        user = str(os.getuid())
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"verb": verb, "pid": os.getpid(), "host": socket.gethostname(), "user": user, "since": since}
+    return {
+        "verb": verb,
+        "pid": os.getpid(),
+        "host": identity.host(),
+        "user": identity.user(),
+        "since": since,
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from featurestore import files, journal
+from featurestore import files, identity, journal
 from featurestore.errors import DiskError
 
 
@@ -94,6 +94,14 @@ def test_a_journal_gives_back_what_was_recorded_oldest_first(tmp_path: Path) -> 
     first, second = journal.read(tmp_path)
     assert (first["verb"], first["items"], first["note"]) == ("ingest", 3, "line\u2028end\nä")
     assert (second["verb"], second["path"]) == ("publish", str(tmp_path))
+
+
+def test_every_line_of_the_journal_says_who_wrote_it(tmp_path: Path) -> None:
+    journal.record(tmp_path, "ingest")
+    by = journal.read(tmp_path)[0]["by"]
+    assert by["pid"] == os.getpid()
+    assert by["who"] == f"{identity.user()}@{identity.host()}"
+    assert by["dualview"] == identity.version() != ""
 
 
 def test_a_line_cut_short_by_a_crash_takes_no_other_with_it(tmp_path: Path) -> None:
