@@ -75,35 +75,72 @@ def ordinals(codes: np.ndarray) -> np.ndarray:
     return result
 
 
-def upsert_interactions(tables: Tables, events: pa.Table, *, replace: bool = False) -> EventChanges:
-    """Add the events that are new: user_id, item_id, event, timestamp, position, value, in source order.
+@dataclass(frozen=True)
+class EventPlan:
+    """What it takes to bring the log up to what came in.
 
-    replace: swap the whole log for `events` in one commit (a kill leaves the old one or the new one).
-    Nothing is written where nothing changed.
+    whole: the log that replaces the stored one, or None where that one is added to. added: new events, numbered.
+    revalued: event_id and value of known events whose value is another one now.
     """
-    if not tables.exists(INTERACTIONS):
-        tables.create(INTERACTIONS, INTERACTIONS_SCHEMA)
+
+    changes: EventChanges
+    whole: pa.Table | None
+    added: pa.Table
+    revalued: pa.Table
+
+
+def upsert_interactions(tables: Tables, events: pa.Table, *, replace: bool = False) -> EventChanges:
+    """Add the events that are new; see `plan_interactions`. Nothing is written where nothing changed."""
+    plan = plan_interactions(tables, events, replace=replace)
+    write_interactions(tables, plan)
+    return plan.changes
+
+
+def plan_interactions(tables: Tables, events: pa.Table, *, replace: bool = False) -> EventPlan:
+    """What changes with `events`: user_id, item_id, event, timestamp, position, value, in source order.
+
+    replace: the log becomes `events`, in one commit (a kill leaves the old one or the new one). Nothing is written
+    here.
+    """
     events = events.append_column(EVENT_ID, event_ids(events))
-    stored = tables.read(INTERACTIONS, columns=[EVENT_ID, VALUE, SEQ])
+    kept = [EVENT_ID, VALUE, SEQ]
+    stored = (
+        tables.read(INTERACTIONS, columns=kept)
+        if tables.exists(INTERACTIONS)
+        else INTERACTIONS_SCHEMA.empty_table().select(kept)
+    )
     at = pc.index_in(events[EVENT_ID], value_set=stored[EVENT_ID])
     new = at.is_null().to_numpy()
     differs = ~new & ~_same(events[VALUE], stored[VALUE].take(at))
     added, changed = int(new.sum()), int(differs.sum())
     unchanged = len(new) - added - changed
+    none = events.slice(0, 0)
     if replace:
         removed = stored.num_rows - (len(new) - added)
         reordered = bool((np.diff(pc.fill_null(stored[SEQ].take(at), -1).to_numpy()) < 0).any())
-        if added or changed or removed or reordered:
-            tables.replace(INTERACTIONS, _numbered(events, 0), EVENT_ID)
-        return EventChanges(added, changed, unchanged, removed)
+        whole = _numbered(events, 0) if added or changed or removed or reordered else None
+        return EventPlan(EventChanges(added, changed, unchanged, removed), whole, none, none)
     first = (pc.max(stored[SEQ]).as_py() or 0) + 1 if stored.num_rows else 0
-    if changed:
-        rows = events.select([EVENT_ID, VALUE]).filter(pa.array(differs))
-        tables.upsert(INTERACTIONS, rows, EVENT_ID)
-    if added:
-        tables.append(INTERACTIONS, _numbered(events.filter(pa.array(new)), first), EVENT_ID)
+    return EventPlan(
+        EventChanges(added, changed, unchanged),
+        None,
+        _numbered(events.filter(pa.array(new)), first),
+        events.select([EVENT_ID, VALUE]).filter(pa.array(differs)),
+    )
+
+
+def write_interactions(tables: Tables, plan: EventPlan) -> None:
+    """Write what `plan_interactions` found. The caller has held the writer's lock since then."""
+    if not tables.exists(INTERACTIONS):
+        tables.create(INTERACTIONS, INTERACTIONS_SCHEMA)
+    if plan.whole is not None:
+        tables.replace(INTERACTIONS, plan.whole, EVENT_ID)
+        return
+    if plan.revalued.num_rows:
+        tables.upsert(INTERACTIONS, plan.revalued, EVENT_ID)
+    if plan.added.num_rows:
+        tables.append(INTERACTIONS, plan.added, EVENT_ID)
     tables.compact(INTERACTIONS)
-    return EventChanges(added, changed, unchanged)
 
 
 def read_log(tables: Tables, version: int | None = None) -> pa.Table:

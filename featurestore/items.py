@@ -52,21 +52,40 @@ class ItemChanges:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ItemPlan:
+    """What it takes to bring the catalogue up to what came in.
+
+    columns: attributes that the table does not have yet. rows: new, changed and revived items, ready to be written.
+    removed: (r,) ids of the items to be tombstoned.
+    """
+
+    changes: ItemChanges
+    columns: list[pa.Field]
+    rows: pa.Table
+    removed: pa.ChunkedArray
+
+
 def upsert_items(tables: Tables, incoming: pa.Table, *, remove_missing: bool = False) -> ItemChanges:
-    """Bring the catalogue up to `incoming`: item_id (unique), then any of title, attributes, image, _image_sha256.
+    """Bring the catalogue up to `incoming`; see `plan_items`. Nothing is written where nothing changed."""
+    plan = plan_items(tables, incoming, remove_missing=remove_missing)
+    write_items(tables, plan)
+    return plan.changes
+
+
+def plan_items(tables: Tables, incoming: pa.Table, *, remove_missing: bool = False) -> ItemPlan:
+    """What changes with `incoming`: item_id (unique), then any of title, attributes, image, _image_sha256.
 
     A column that `incoming` lacks keeps what is stored; one that the table lacks is added. remove_missing: items that
-    `incoming` does not name are tombstoned. Nothing is written where nothing changed.
+    `incoming` does not name are tombstoned. Nothing is written here.
     """
-    fields = attribute_fields(incoming.schema)
-    if tables.exists(ITEMS):
-        known = set(tables.schema(ITEMS).names)
-        tables.add_columns(ITEMS, [field for field in fields if field.name not in known])
-    else:
-        tables.create(ITEMS, items_schema(fields))
-    content = [TITLE, *(f.name for f in attribute_fields(tables.schema(ITEMS))), IMAGE, IMAGE_SHA256]
+    given = attribute_fields(incoming.schema)
+    there = tables.schema(ITEMS) if tables.exists(ITEMS) else items_schema([])
+    columns = [field for field in given if field.name not in there.names]
+    content = [TITLE, *(f.name for f in (*attribute_fields(there), *columns)), IMAGE, IMAGE_SHA256]
     absent = [name for name in content if name not in incoming.column_names]
-    stored = tables.read(ITEMS, columns=[ITEM_ID, CONTENT_HASH, DELETED, ADDED_AT, *absent])
+    kept = [ITEM_ID, CONTENT_HASH, DELETED, ADDED_AT, *absent]
+    stored = tables.read(ITEMS, columns=kept) if tables.exists(ITEMS) else there.empty_table().select(kept)
 
     at = pc.index_in(incoming[ITEM_ID], value_set=stored[ITEM_ID])  # place in `stored`, NULL for a new item
     whole = incoming.select([name for name in (ITEM_ID, *content) if name in incoming.column_names])
@@ -79,33 +98,36 @@ def upsert_items(tables: Tables, incoming: pa.Table, *, remove_missing: bool = F
 
     now = pa.scalar(datetime.now(UTC), TIME)
     write = pa.array(new | gone | differs)
-    rows = int(np.count_nonzero(write))
-    if rows:
-        added_at = pc.fill_null(stored[ADDED_AT].take(at), now).filter(write)
-        written = whole.filter(write)
-        for name, column in (
-            (CONTENT_HASH, hashes.filter(write)),
-            (DELETED, pa.repeat(False, rows)),
-            (ADDED_AT, added_at),
-            (UPDATED_AT, pa.repeat(now, rows)),
-        ):
-            written = written.append_column(name, column)
-        tables.upsert(ITEMS, written, ITEM_ID)
-
-    removed = 0
+    rows = whole.filter(write)
+    for name, column in (
+        (CONTENT_HASH, hashes.filter(write)),
+        (DELETED, pa.repeat(False, rows.num_rows)),
+        (ADDED_AT, pc.fill_null(stored[ADDED_AT].take(at), now).filter(write)),
+        (UPDATED_AT, pa.repeat(now, rows.num_rows)),
+    ):
+        rows = rows.append_column(name, column)
+    removed = stored[ITEM_ID].slice(0, 0)
     if remove_missing:
-        left = pc.and_(
-            pc.invert(stored[DELETED]), pc.invert(pc.is_in(stored[ITEM_ID], value_set=incoming[ITEM_ID]))
-        )
-        ids = stored[ITEM_ID].filter(left)
-        removed = len(ids)
-        if removed:
-            marks = [ids, pa.repeat(True, removed), pa.repeat(now, removed)]
-            tables.upsert(ITEMS, pa.table(marks, names=[ITEM_ID, DELETED, UPDATED_AT]), ITEM_ID)
-    tables.compact(ITEMS)
+        missing = pc.invert(pc.is_in(stored[ITEM_ID], value_set=incoming[ITEM_ID]))
+        removed = stored[ITEM_ID].filter(pc.and_(pc.invert(stored[DELETED]), missing))
     added, changed, revived = (int(np.count_nonzero(mask)) for mask in (new, differs, gone))
     unchanged = incoming.num_rows - added - changed - revived
-    return ItemChanges(added, changed, unchanged, removed, revived)
+    return ItemPlan(ItemChanges(added, changed, unchanged, len(removed), revived), columns, rows, removed)
+
+
+def write_items(tables: Tables, plan: ItemPlan) -> None:
+    """Write what `plan_items` found. The caller has held the writer's lock since then."""
+    if tables.exists(ITEMS):
+        tables.add_columns(ITEMS, plan.columns)
+    else:
+        tables.create(ITEMS, items_schema(plan.columns))
+    tables.upsert(ITEMS, plan.rows, ITEM_ID)
+    gone = len(plan.removed)
+    if gone:
+        now = pa.scalar(datetime.now(UTC), TIME)
+        marks = [plan.removed, pa.repeat(True, gone), pa.repeat(now, gone)]
+        tables.upsert(ITEMS, pa.table(marks, names=[ITEM_ID, DELETED, UPDATED_AT]), ITEM_ID)
+    tables.compact(ITEMS)
 
 
 def keep_stored(tables: Tables, incoming: pa.Table, failed: dict[str, np.ndarray]) -> pa.Table:

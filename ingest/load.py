@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,14 @@ import pyarrow as pa
 
 from featurestore import journal, quarantine
 from featurestore.errors import BadInput
-from featurestore.interactions import EventChanges, upsert_interactions
-from featurestore.items import ItemChanges, keep_stored, upsert_items
+from featurestore.interactions import EventChanges, plan_interactions, write_interactions
+from featurestore.items import ItemChanges, keep_stored, plan_items, write_items
 from featurestore.schema import IMAGE, IMAGE_SHA256, IMAGES, ITEM_ID, ITEMS, TITLE, attribute_fields
 from ingest.mapping import Mapping, read_mapping
 from ingest.pictures import PictureError
 from ingest.raw import Raw
 from ingest.readers import read_source
-from ingest.shelve import shelve
+from ingest.shelve import Shelved, shelve
 from ingest.validate import Events, Items, clean_events, clean_items
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def ingest(
     remove_missing: bool = False,
     replace_interactions: bool = False,
     keep_images: bool = False,
+    dry_run: bool = False,
     wait: float | None = None,
     progress: Progress | None = None,
 ) -> IngestReport:
@@ -89,8 +91,9 @@ def ingest(
     items, interactions: path (csv, jsonl, parquet; a folder of pictures is a catalogue), Arrow table or pandas
     frame. mapping: TOML file, see `ingest.mapping`. images_root: what image paths are relative to (else the
     mapping's, else the folder of `items`). remove_missing: items that `items` no longer names are tombstoned.
-    replace_interactions: the log becomes `interactions`. keep_images: store the pictures' own bytes. wait: seconds
-    to wait for another writer. progress: called with (done, total or None, label).
+    replace_interactions: the log becomes `interactions`. keep_images: store the pictures' own bytes. dry_run: read and
+    check everything, pictures too, report what would change, and write nothing. wait: seconds to wait for another
+    writer. progress: called with (done, total or None, label).
 
     Raises BadInput (the call, a source as a whole, the mapping) before anything is written; Conflict for a second
     writer.
@@ -99,7 +102,7 @@ def ingest(
     said = read_mapping(mapping)
     started = time.monotonic()
     notes: list[str] = []
-    with store.lock("ingest", wait):
+    with nullcontext() if dry_run else store.lock("ingest", wait):
         tables = store.tables
         raw_items = _read(items, said, "items", progress)
         raw_events = _read(interactions, said, "interactions", progress)
@@ -114,24 +117,31 @@ def ingest(
 
         counts = changes = events = None
         if catalogue is not None and raw_items is not None:
-            table, counts = _pictures(tables, catalogue, raw_items, folder, keep_images, progress)
-            _tell(progress, 0, table.num_rows, "writing items")
-            changes = upsert_items(tables, table, remove_missing=remove_missing)
-            _tell(progress, table.num_rows, table.num_rows, "writing items")
+            shelved = _Shelving(tables, folder, keep_images, dry_run, progress)
+            table, counts = _pictures(shelved, catalogue, raw_items)
+            planned = plan_items(tables, table, remove_missing=remove_missing)
+            changes = planned.changes
+            if not dry_run:
+                _tell(progress, 0, table.num_rows, "writing items")
+                write_items(tables, planned)
+                _tell(progress, table.num_rows, table.num_rows, "writing items")
         if log is not None:
-            _tell(progress, 0, log.table.num_rows, "writing events")
-            events = upsert_interactions(tables, log.table, replace=replace_interactions)
-            _tell(progress, log.table.num_rows, log.table.num_rows, "writing events")
+            placed = plan_interactions(tables, log.table, replace=replace_interactions)
+            events = placed.changes
+            if not dry_run:
+                _tell(progress, 0, log.table.num_rows, "writing events")
+                write_interactions(tables, placed)
+                _tell(progress, log.table.num_rows, log.table.num_rows, "writing events")
+        sources = [raw for raw in (raw_items, raw_events) if raw is not None]
         codes: Counter[str] = Counter()
-        for raw in (raw_items, raw_events):
-            if raw is not None:
+        for raw in sources:
+            codes.update(raw.rejects.counts())
+            if not dry_run:
                 quarantine.put(tables, raw.rejects.table(), raw.name)
-                codes.update(raw.rejects.counts())
         seconds = time.monotonic() - started
         report = IngestReport(changes, events, counts, dict(sorted(codes.items())), tuple(notes), seconds)
-        if report.wrote or (counts is not None and counts.new):
-            sources = [raw.name for raw in (raw_items, raw_events) if raw is not None]
-            journal.record(store.root, "ingest", sources=sources, **report.to_dict())
+        if not dry_run and (report.wrote or (counts is not None and counts.new)):
+            journal.record(store.root, "ingest", sources=[raw.name for raw in sources], **report.to_dict())
     return report
 
 
@@ -236,16 +246,35 @@ def _images_folder(
     return None
 
 
-def _pictures(
-    tables: Tables, catalogue: Items, raw: Raw, folder: Path | None, keep: bool, progress: Progress | None
-) -> tuple[pa.Table, ImageCounts | None]:
+@dataclass(frozen=True)
+class _Shelving:
+    """Where a catalogue's pictures are looked for and kept."""
+
+    tables: Tables
+    folder: Path | None
+    keep: bool
+    dry_run: bool
+    progress: Progress | None
+
+    def shelve(self, named: list[str]) -> Shelved:
+        return shelve(
+            self.tables,
+            self.folder or Path(),
+            named,
+            keep=self.keep,
+            dry_run=self.dry_run,
+            progress=self.progress,
+        )
+
+
+def _pictures(shelving: _Shelving, catalogue: Items, raw: Raw) -> tuple[pa.Table, ImageCounts | None]:
     """The clean catalogue with a column for each picture's sha256; unusable values replaced by what the store has."""
     table, failed = catalogue.table, dict(catalogue.failed)
     counts = None
     if IMAGE in table.column_names:
         references = table[IMAGE].to_pylist()
         named = list(dict.fromkeys(reference for reference in references if reference is not None))
-        shelved = shelve(tables, folder or Path(), named, keep=keep, progress=progress)
+        shelved = shelving.shelve(named)
         missed = np.array([reference in shelved.failed for reference in references], bool)
         _set_aside(catalogue, raw, references, shelved.failed, missed)
         images = pa.array(
@@ -261,9 +290,9 @@ def _pictures(
         none = references.count(None)
         good = len(references) - none - int(missed.sum())
         counts = ImageCounts(items=good, new=shelved.written, none=none, failed=int(missed.sum()))
-        if tables.exists(IMAGES):
-            tables.compact(IMAGES)
-    return keep_stored(tables, table, failed), counts
+        if not shelving.dry_run and shelving.tables.exists(IMAGES):
+            shelving.tables.compact(IMAGES)
+    return keep_stored(shelving.tables, table, failed), counts
 
 
 def _set_aside(

@@ -50,13 +50,20 @@ class _Read:
 
 
 def shelve(
-    tables: Tables, folder: Path, references: list[str], *, keep: bool, progress: Progress | None
+    tables: Tables,
+    folder: Path,
+    references: list[str],
+    *,
+    keep: bool,
+    dry_run: bool = False,
+    progress: Progress | None = None,
 ) -> Shelved:
     """Put the pictures that `references` name (paths relative to `folder`) into the images table.
 
-    keep: store the files' own bytes too. Raises nothing for a bad picture: it is in `failed`.
+    keep: store the files' own bytes too. dry_run: read, hash and decode all the same, and write nothing. Raises nothing
+    for a bad picture: it is in `failed`.
     """
-    shelf = _Shelf(tables, Root(folder), keep)
+    shelf = _Shelf(tables, Root(folder), keep, dry_run)
     sha256: dict[str, str] = {}
     failed: dict[str, PictureError] = {}
     changed: list[tuple[str, str, str]] = []
@@ -107,10 +114,11 @@ def shelve(
 
 
 class _Shelf:
-    def __init__(self, tables: Tables, root: Root, keep: bool) -> None:
+    def __init__(self, tables: Tables, root: Root, keep: bool, dry_run: bool) -> None:
         self.root = root
         self.written = 0
         self._tables = tables
+        self._dry_run = dry_run
         self._keep = keep
         self._known = images.known(tables)
         self._stored = images.by_sha256(tables)
@@ -168,8 +176,9 @@ class _Shelf:
             self.commit()
 
     def commit(self) -> None:
-        for rows in (self._new, self._originals, self._moved):
-            images.upsert_images(self._tables, list(rows.values()))
+        if not self._dry_run:
+            for rows in (self._new, self._originals, self._moved):
+                images.upsert_images(self._tables, list(rows.values()))
         for sha256, row in self._new.items():
             self._stored[sha256] = _located(row)
         self._new, self._moved, self._originals, self._bytes = {}, {}, {}, 0
