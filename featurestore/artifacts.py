@@ -5,7 +5,6 @@ An artifact is a folder of files. It is written once, aside, and renamed into pl
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import uuid
@@ -90,10 +89,7 @@ class Artifacts:
         if place.is_dir() and files.sha256_folder(place) != sha256:
             shutil.rmtree(place)  # damaged since it was written
         if not place.is_dir():
-            for path in kept:
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(aside, place)
-            files.flush_folder(place.parent)
+            files.flush_tree(aside)
+            files.make_folder(place.parent)
+            files.rename(aside, place)
         return sha256

@@ -6,7 +6,6 @@ Its name is given by the caller (a hash of the inputs) or, where there is no che
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -47,7 +46,7 @@ class Shelf:
         """
         if key is not None and (found := self._whole(key)):
             return found
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         aside = self.folder / f".{uuid.uuid4().hex}.part"
         aside.mkdir()
         try:
@@ -63,8 +62,7 @@ class Shelf:
             shutil.rmtree(
                 self.folder / name, ignore_errors=True
             )  # a damaged one, which nothing can be served from
-            os.replace(aside, self.folder / name)
-            files.flush_folder(self.folder)
+            files.rename(aside, self.folder / name)
             return _made(name, sizes, facts)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -111,6 +109,5 @@ def _made(name: str, sizes: dict[str, dict[str, Any]], facts: dict[str, Any]) ->
 
 def _flushed(path: Path) -> str:
     """Flush a file to disk; its sha256."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    files.flush(path)
     return files.sha256_file(path)

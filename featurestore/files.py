@@ -1,4 +1,7 @@
-"""Files that are either whole or not there: written aside, flushed to disk, renamed into place."""
+"""Files that are either whole or not there: written aside, flushed to disk, renamed into place.
+
+So a kill at any moment, and a power cut as far as the disk keeps what it was told to flush, leave the old or the new.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from featurestore import failpoints
 from featurestore.errors import DiskError
 
 CHUNK = 1 << 20
@@ -54,25 +58,52 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is flushed and renamed over `path`, on error removed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
     with disk_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             yield aside
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-            flush_folder(path.parent)
+            flush(aside)
+            rename(aside, path)
         finally:
             with suppress(OSError):  # the error that brought us here says more
                 aside.unlink()
 
 
-def flush_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def rename(source: Path, target: Path) -> None:
+    """Move a file or folder, flushed before, to its place; it is there for good on return."""
+    with failpoints.commit(f"rename to {target.name}"):
+        os.replace(source, target)
+    flush(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those it lies in, for good."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush(folder.parent)
+
+
+def flush(path: Path) -> None:
+    """Have the disk keep a file's content, or which names a folder holds."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flush_tree(folder: Path, since: float = 0.0) -> None:
+    """Flush everything under `folder` that changed since that time (Unix seconds): files, then the folders' names."""
+    folders = [folder]
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a passing file
+            if path.stat().st_mtime >= since:
+                if path.is_dir():
+                    folders.append(path)
+                else:
+                    flush(path)
+    for path in folders:
+        flush(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurestore import files, identity
+from featurestore import failpoints, files, identity
 
 FILE = "journal.jsonl"
 
@@ -24,13 +24,19 @@ def record(root: Path, verb: str, **facts: Any) -> None:
     at = datetime.now(UTC).isoformat(timespec="seconds")
     entry = {"at": at, "verb": verb, **facts, "by": _signature()}
     line = (json.dumps(entry, ensure_ascii=False, default=str) + "\n").encode()
-    with files.disk_errors(str(root / FILE)), (root / FILE).open("a+b", buffering=0) as file:
+    with (
+        files.disk_errors(str(root / FILE)),
+        failpoints.commit(f"journal {verb}"),
+        (root / FILE).open("a+b", buffering=0) as file,
+    ):
         end = file.seek(0, os.SEEK_END)
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
             line = b"\n" + line
         if file.write(line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
+        if not end:
+            files.flush(root)  # the file is new
 
 
 def _signature() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One writer a store: a lock of the operating system, which the kernel frees when its holder dies.
 
-The lock itself says nothing; beside it `writer.json` names the holder for whoever finds the store taken.
+The lock itself says nothing; beside it `writer.json` names the holder for whoever finds the store taken. It stays
+behind a holder that was killed; the next writer notes that in the journal, so that the history has no gap.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurestore import files, identity
+from featurestore import failpoints, files, identity, journal
 from featurestore.errors import Conflict
 
 POLL_SECONDS = 0.1
@@ -53,7 +54,7 @@ class WriterLock:
                 self._sign(verb)
                 yield
             finally:
-                with suppress(OSError):
+                with suppress(OSError), failpoints.commit("unlock"):
                     self._note.unlink()
                 with _GUARD:
                     del _HELD[self.root]
@@ -74,8 +75,13 @@ class WriterLock:
 
     def _sign(self, verb: str) -> None:
         """Name the holder for others. On a full disk the lock is held without: whoever frees space needs it too."""
+        killed = self.holder()
         with suppress(OSError):
-            self._note.unlink()  # of a holder that was killed
+            if killed is not None:
+                journal.record(
+                    self.root, "killed", was=killed["verb"], since=killed["since"], pid=killed["pid"]
+                )
+            self._note.unlink(missing_ok=True)
         with suppress(OSError):
             files.write_json(self._note, _describe(verb))
 
