@@ -14,6 +14,7 @@ import typer
 
 from dualview.commands import (
     demo,
+    doctor,
     errors,
     evaluate,
     fit,
@@ -42,7 +43,7 @@ app = typer.Typer(
 
 VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
-    "Look and ask": [status, errors, sql, similar, releases],
+    "Look and ask": [status, errors, doctor, sql, similar, releases],
     "Learn and recommend": [train, runs, evaluate, promote, recommend],
     "Try it": [demo],
 }

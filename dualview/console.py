@@ -190,6 +190,21 @@ def report(facts: dict[str, Any], title: str) -> None:
     table(title, ["", ""], rows)
 
 
+COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
+
+
+def findings(found: Iterable[tuple[str, str, str, str | None]]) -> None:
+    """Print (level, about, what was found, what to do)."""
+    view = Table(box=None, pad_edge=False, show_header=False)
+    view.add_column(no_wrap=True)
+    view.add_column(no_wrap=True)
+    view.add_column(overflow="fold")
+    for level, about, says, remedy in found:
+        text = escape(says) + (f"\n[bold]what to do:[/bold] {escape(remedy)}" if remedy else "")
+        view.add_row(f"[{COLOURS[level]}]{level}[/{COLOURS[level]}]", escape(about), text)
+    out.print(view)
+
+
 HIDDEN = ("image", "_image_sha256")  # of no use in a terminal
 
 
