@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,8 +143,13 @@ def parse(text: str, source: str = FILE) -> Definitions:
 
 
 def read(path: Path) -> Definitions:
+    return parse(text(path), str(path))
+
+
+def text(path: Path) -> str:
+    """The file as it stands. Raises NotFound, and BadInput where it is no text."""
     try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise NotFound(f"{path} is gone", remedy="put it back: it declares what the store computes") from None
     except UnicodeDecodeError as error:
@@ -246,6 +251,19 @@ def _locked(entry: dict[str, Any]) -> Locked:
     return Locked(entry["definition_hash"], recipe, entry["fitted"])
 
 
+def entries(locked: Mapping[str, Locked]) -> dict[str, dict[str, Any]]:
+    """What features.lock.json and the manifests of releases say of each feature."""
+    return {
+        name: {
+            "definition_hash": each.definition_hash,
+            "recipe_id": each.recipe.id,
+            "recipe": each.recipe.canonical(),
+            "fitted": each.fitted,
+        }
+        for name, each in locked.items()
+    }
+
+
 class Lock:
     """features.lock.json. Written whole and atomically, under the writer's lock."""
 
@@ -270,25 +288,14 @@ class Lock:
             ) from error
 
     def put(self, name: str, locked: Locked) -> None:
-        entries = self.read() | {name: locked}
-        self._write(entries)
+        self._write(self.read() | {name: locked})
 
     def drop(self, name: str) -> None:
         self._write({other: locked for other, locked in self.read().items() if other != name})
 
-    def _write(self, entries: dict[str, Locked]) -> None:
-        files.write_json(
-            self.path,
-            {
-                "format": FORMAT,
-                "features": {
-                    name: {
-                        "definition_hash": locked.definition_hash,
-                        "recipe_id": locked.recipe.id,
-                        "recipe": locked.recipe.canonical(),
-                        "fitted": locked.fitted,
-                    }
-                    for name, locked in entries.items()
-                },
-            },
-        )
+    def _write(self, locked: dict[str, Locked]) -> None:
+        self.write(entries(locked))
+
+    def write(self, features: Mapping[str, dict[str, Any]]) -> None:
+        """Replace all of it by what `entries` made."""
+        files.write_json(self.path, {"format": FORMAT, "features": features})

@@ -9,11 +9,9 @@ A kill at any moment leaves the earlier releases as they were: tags without a ma
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore import definitions as defs
 from featurestore import files, index, interactions, journal, schema
 from featurestore import release as releases
 from featurestore.derived import Entry, Shelf
-from featurestore.errors import BadInput, Conflict, DualviewError, Stale
+from featurestore.errors import BadInput, Conflict, Stale
 from featurestore.recipe import Recipe
 from featurestore.release import Cell, Release
 from featurestore.schema import Status, ValueKind
@@ -62,7 +61,7 @@ def publish(
     Raises Stale where a feature is not current, BadInput for a store without items or a bad tag, Conflict for a tag
     that is taken or a store that is being written.
     """
-    with store.lock("publish", wait), _full_disk():
+    with store.lock("publish", wait), files.disk_errors("the release"):
         status = {feature.name: feature for feature in store.status().features}
         published = store.definitions.published
         _check(store, tag, [status[name] for name in published], allow_stale)
@@ -88,6 +87,8 @@ def publish(
             "tag": tag,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "inputs": inputs,
+            "definitions": store.definitions_text(),  # what `rollback` brings back, beside the tables
+            "lock": defs.entries(store.locked()),
         }
         files.write_json(store.root / "releases" / name / releases.MANIFEST, manifest)
         journal.record(store.root, "publish", release=name, tag=tag, items=manifest["items"], tables=versions)
@@ -320,16 +321,3 @@ def _digest(head: list[Any], table: pa.Table) -> str:
     for batch in table.combine_chunks().to_batches(READ_ROWS):
         digest.update(batch.serialize())
     return digest.hexdigest()
-
-
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise DualviewError(
-            "the disk is full: no release was made",
-            remedy="free some space and publish again; what was published before is kept",
-        ) from error

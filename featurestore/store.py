@@ -105,6 +105,10 @@ class Store:
     def definitions(self) -> Definitions:
         return defs.read(self.root / defs.FILE)
 
+    def definitions_text(self) -> str:
+        """features.toml as it stands. Raises NotFound and BadInput as `definitions` does."""
+        return defs.text(self.root / defs.FILE)
+
     @cached_property
     def _lock_file(self) -> Lock:
         return Lock(self.root / defs.LOCK_FILE)
