@@ -79,6 +79,12 @@ class ModelUnavailable(DualviewError):
     retryable = True
 
 
+class MissingExtra(DualviewError):
+    """A part of the program whose packages are not installed."""
+
+    code = "missing_extra"
+
+
 @dataclass(frozen=True)
 class CellError:
     """Why one item has no value: stored in its row, and retried up to three times if transient."""
