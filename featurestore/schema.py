@@ -45,6 +45,13 @@ ERROR_MESSAGE = "error_message"
 TRANSIENT = "transient"  # of an error: trying again may help
 ATTEMPTS = "attempts"
 
+DESCRIBE = "describe"  # kind of the features that a model writes; their tables have these columns too:
+RAW = "raw"  # the answer as it came
+FINISH_REASON = "finish_reason"
+PROMPT_TOKENS = "prompt_tokens"
+COMPLETION_TOKENS = "completion_tokens"
+SECONDS = "seconds"
+
 TIME = pa.timestamp("us", tz="UTC")
 KEY_METADATA = {"lance-schema:unenforced-primary-key": "true"}
 
@@ -97,6 +104,15 @@ def items_schema(attributes: list[pa.Field]) -> pa.Schema:
 def attribute_fields(schema: pa.Schema) -> list[pa.Field]:
     """The catalogue's own columns of an items schema: neither key, title, image nor ours."""
     return [f for f in schema if f.name not in (ITEM_ID, TITLE, IMAGE) and not f.name.startswith("_")]
+
+
+def text_columns(schema: pa.Schema) -> list[str]:
+    """What "text" means of an item: its title and every attribute of texts or of lists of texts."""
+
+    def text(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_string(kind.value_type if pa.types.is_list(kind) else kind))
+
+    return [TITLE, *(f.name for f in attribute_fields(schema) if text(f.type))]
 
 
 IMAGES_SCHEMA = pa.schema(
@@ -153,11 +169,21 @@ def value_type(kind: ValueKind, dim: int | None) -> pa.DataType:
     return vector if kind is ValueKind.VECTOR else pa.list_(vector)
 
 
-def feature_schema(kind: ValueKind, dim: int | None) -> pa.Schema:
+ANSWER_FIELDS = [
+    pa.field(RAW, pa.string()),
+    pa.field(FINISH_REASON, pa.string()),
+    pa.field(PROMPT_TOKENS, pa.int32()),
+    pa.field(COMPLETION_TOKENS, pa.int32()),
+    pa.field(SECONDS, pa.float64()),
+]
+
+
+def feature_schema(value: ValueKind, dim: int | None, kind: str = "") -> pa.Schema:
+    """Columns of a feature's table. value, dim: what is stored; kind: of the recipe, `describe` has more columns."""
     return pa.schema(
         [
             key_field(ITEM_ID),
-            pa.field(VALUE, value_type(kind, dim)),
+            pa.field(VALUE, value_type(value, dim)),
             pa.field(INPUT_HASH, pa.string()),
             pa.field(VALUE_HASH, pa.string()),
             pa.field(STATUS, pa.string()),
@@ -166,5 +192,6 @@ def feature_schema(kind: ValueKind, dim: int | None) -> pa.Schema:
             pa.field(TRANSIENT, pa.bool_()),
             pa.field(ATTEMPTS, pa.int32()),
             pa.field(UPDATED_AT, TIME),
+            *(ANSWER_FIELDS if kind == DESCRIBE else []),
         ]
     )

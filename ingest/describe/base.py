@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Typ
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from featurestore import schema
 from featurestore.errors import BadInput, CellError, did_you_mean
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ingest.encode.base import Tools
     from ingest.encode.models import Models
 
-KIND = "describe"
+KIND = schema.DESCRIBE
 Finish = Literal["stop", "length", "refused"]  # ended by itself; cut at the limit; withheld by the endpoint
 
 
@@ -85,14 +86,48 @@ class DescribeOptions(BaseModel):
         return self.model_dump(mode="json", exclude=runtime)
 
 
-class PromptedOptions(DescribeOptions):
-    """Options of a describer that is told what to do. One that is not (ocr) gets the picture in one user turn."""
+class ReadingOptions(DescribeOptions):
+    """Options of a describer that has a prompt. One that has none (ocr) gets the picture in one user turn."""
 
     prompt: str = Field(
         description="Name of a shipped prompt, or a prompt file beside features.toml.",
         json_schema_extra=RUNTIME,  # the recipe holds what the prompt says, not what it is called
     )
+    slots: dict[str, str] = Field(
+        default={},
+        description="Which feature stands for a {feature:NAME} of the prompt, where it has another name.",
+        json_schema_extra=RUNTIME,  # the recipe holds the prompt's slots with what they stand for
+    )
+    labels: bool = Field(
+        default=True, description="Write each column's name before its value where the prompt says {text}."
+    )
+
+
+class PromptedOptions(ReadingOptions):
+    """Options of a describer whose model writes what the prompt asks for."""
+
     max_tokens: int = Field(default=256, ge=1, le=8192, description="Longest answer, in the model's tokens.")
+    words: int = Field(
+        default=80, ge=5, le=2000, description="Length asked for where the prompt says {words}."
+    )
+    on_length: Literal["keep", "error"] = Field(
+        default="keep",
+        description="An answer that was cut at max_tokens is kept, or is that item's error.",
+    )
+    refusals: list[str] | None = Field(
+        default=None,
+        description="Regular expressions that tell a refusal by how it opens, in place of ours; [] for none.",
+    )
+    price_per_million_input: float = Field(
+        default=0.0, ge=0, description="Price of a million prompt tokens.", json_schema_extra=RUNTIME
+    )
+    price_per_million_output: float = Field(
+        default=0.0, ge=0, description="Price of a million answer tokens.", json_schema_extra=RUNTIME
+    )
+
+    @property
+    def priced(self) -> bool:
+        return bool(self.price_per_million_input or self.price_per_million_output)
 
 
 O = TypeVar("O", bound=DescribeOptions)  # noqa: E741
@@ -113,7 +148,10 @@ class Maker(ABC, Generic[O]):
     options: ClassVar[type[DescribeOptions]]
     code_version: ClassVar[int] = 1
     needs_model: ClassVar[bool] = True
-    slow: ClassVar[bool] = True  # worth an estimate of time before it is run on a catalogue
+    slow: ClassVar[bool] = (
+        True  # worth an estimate of time before it is run on a catalogue, and a spool while it is
+    )
+    remote: ClassVar[bool] = False  # each answer is made durable by itself, and asking again may give another
 
     @abstractmethod
     def resolve(self, options: O, model: str | None, models: Models, device: str = "auto") -> Resolved:
