@@ -21,8 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore import bm25, files, index, interactions, journal, schema
 from featurestore import definitions as defs
-from featurestore import files, index, interactions, journal, schema
 from featurestore import release as releases
 from featurestore.derived import Entry, Shelf
 from featurestore.errors import BadInput, Conflict, Stale
@@ -68,7 +68,8 @@ def publish(
         recipes = store.recipes()
         versions = _versions(store, recipes)
         active = {name: recipes.get(name) for name in published}
-        made_of = [releases.FORMAT, versions, {name: r.id if r else None for name, r in active.items()}]
+        identities = {name: r.id if r else None for name, r in active.items()}
+        made_of = [releases.FORMAT, versions, identities, bm25.RECIPE]
         inputs = files.sha256_text(files.canonical_json(made_of))
         known = releases.names(store.root)
         latest = releases.open(store.root) if known else None
@@ -147,6 +148,7 @@ class _Publishing:
         features = {name: self._feature(name, recipe, ids) for name, recipe in self.recipes.items()}
         names = np.asarray(ids.to_pylist(), dtype=np.str_)
         events, n_events = self._events()
+        words, text = self._words(items)
         return {
             "items": len(ids),
             "events": n_events,
@@ -157,7 +159,9 @@ class _Publishing:
                 "ids": self.shelf.array("ids", names),
                 "catalogue": self.shelf.table("catalogue", self._with_texts(items)),
                 "events": events,
+                **words,
             },
+            "text": text,
         }
 
     def _items(self) -> pa.Table:
@@ -187,6 +191,16 @@ class _Publishing:
             at = pc.index_in(items[schema.ITEM_ID], value_set=told[schema.ITEM_ID])
             items = items.append_column(view_name(name), told[schema.VALUE].take(at))
         return items
+
+    def _words(self, items: pa.Table) -> tuple[dict[str, Entry], dict[str, Any]]:
+        """The text index over all items: its files, and what the manifest says of it. Kept while no text changes."""
+        columns = schema.text_columns(items.schema)
+        made = self.shelf.put(
+            "text",
+            _digest([*bm25.RECIPE, columns], items.select(columns)),
+            lambda folder: bm25.build(items, columns, folder),
+        )
+        return {releases.TEXT + name: entry for name, entry in made.files.items()}, made.facts
 
     def _events(self) -> tuple[Entry, int]:
         """The log, in each user's order. It is as large as the rest and seldom new: taken over while its table is."""

@@ -7,7 +7,7 @@ Opening one needs numpy, pyarrow and json only, and no table: a machine that tra
 neither LanceDB nor DuckDB. FAISS is imported when an index is asked for, DuckDB when a filter is.
 
 The catalogue is an Arrow file and not a Lance table for that reason: it is memory-mapped, read without either library,
-and a filter over it is evaluated in memory anyway. A text index, when there is one, will be a file beside it.
+and a filter over it is evaluated in memory anyway. The text index is a folder of npy files beside it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from featurestore.errors import BadInput, Conflict, NotFound, did_you_mean
 from featurestore.schema import ValueKind
 
 if TYPE_CHECKING:
+    from featurestore.bm25 import TextIndex
     from featurestore.index import Index
     from featurestore.store import Store
 
 FORMAT = 1  # of the manifest
 LATEST = "latest"
 MANIFEST = "manifest.json"
+TEXT = "text/"  # before the names of the text index's files
 MASKS = 64  # filters whose masks a release keeps
 
 Strings = npt.NDArray[np.str_]
@@ -257,6 +259,28 @@ class Release:
                 self._path(stored), facts["index"] | {"sha256": stored["sha256"]}
             )
         return self._indexes[feature]
+
+    @cached_property
+    def words(self) -> TextIndex:
+        """The text index over all items; its row i is item i. Opened when first used, and then kept.
+
+        Raises NotFound where there is none.
+        """
+        from featurestore.bm25 import TextIndex
+
+        stored = {n: e for n, e in self.manifest["files"].items() if n.startswith(TEXT)}
+        if not stored and "text" in self.manifest:
+            raise NotFound(
+                f"no item of release {self.name} has a word to be found by",
+                remedy="ingest titles or texts, then publish again",
+            )
+        if not stored:
+            raise NotFound(
+                f"release {self.name} was published before items could be found by words",
+                remedy=f"publish again: dualview publish {self.root}",
+            )
+        (folder,) = {self._path(entry).parent for entry in stored.values()}
+        return TextIndex.open(folder)
 
     @property
     def searchable(self) -> list[str]:

@@ -8,7 +8,8 @@ and a fitted transform keeps its fit until `dualview fit --refit`. To find that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import schema
+from featurestore import journal, schema
 from featurestore.definitions import DOCUMENT, FeatureDef
 from featurestore.errors import BadInput, Conflict, did_you_mean
-from featurestore.recipe import COLUMN, FEATURE, Recipe
+from featurestore.recipe import COLUMN, FEATURE, Recipe, table_name
 from featurestore.schema import ValueKind
 from ingest.document import documents
 from ingest.encode import base
@@ -55,36 +56,49 @@ def check(definition: FeatureDef) -> None:
         )
 
 
-def active(store: Store, definition: FeatureDef) -> Recipe | None:
-    """The locked recipe if it is still what is asked for, else None. Looks at names, sizes and times of files only."""
+def active(store: Store, definition: FeatureDef, models: Models | None = None) -> Recipe | None:
+    """The locked recipe if it is still what is asked for, else None; see `outdated`."""
+    return store.recipe(definition.name) if outdated(store, definition, models) is None else None
+
+
+def outdated(store: Store, definition: FeatureDef, models: Models | None = None) -> str | None:
+    """Why the locked recipe is not what is asked for today, or None if it is.
+
+    Looks at names, sizes and times of files, and into a model's folder only where those changed.
+    """
     locked = store.locked().get(definition.name)
-    if locked is None or store.outdated(definition.name) is not None:
-        return None
+    reason = store.outdated(definition.name)
+    if locked is None or reason is not None:
+        return reason or "never resolved"
     recipe = locked.recipe
     if definition.kind == IMPORTED:
-        return recipe
+        return None
     maker = base.maker(definition.kind, definition.encoder)
     if maker.code_version != recipe.code_version:
-        return None
+        return f"its code is of version {maker.code_version} now, the recipe of {recipe.code_version}"
     if maker.fitted and not recipe.artifacts and any(texts(store, recipe, rows=1)):
-        return None  # fitted on a catalogue without a word, which has some now
+        return "it was fitted on a catalogue without a word, which has some now"
     if recipe.model is not None and definition.model is not None:
-        return recipe if Models(store.root).unchanged(definition.model, recipe.model) else None
-    return recipe
+        models = models or Models(store.root)
+        if not models.unchanged(definition.model, recipe.model):
+            return f"the model folder '{recipe.model.id}' holds other files now"
+    return None
 
 
-def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tuple[Recipe, tuple[str, ...]]:
-    """Make and lock the recipe of a definition, fitting where its encoder is fitted; what it reads is resolved already.
+def draft(
+    store: Store, definition: FeatureDef, recipes: Mapping[str, Recipe], models: Models, device: str = "auto"
+) -> Recipe:
+    """The recipe of a definition, but for what a fit would add; nothing is written.
 
-    Returns the recipe and notes for the user. The caller holds the writer's lock. Raises BadInput, ModelUnavailable.
+    recipes: of the features that it reads. Raises BadInput, ModelUnavailable.
     """
     check(definition)
     maker = base.maker(definition.kind, definition.encoder)
     options = base.check_options(definition.name, maker, definition.options)
-    resolved = maker.resolve(options, definition.model, Models(store.root), device)
-    draft = Recipe(
+    resolved = maker.resolve(options, definition.model, models, device)
+    return Recipe(
         kind=definition.kind,
-        inputs=tuple(_inputs(store, definition)),
+        inputs=tuple(_inputs(store, definition, recipes)),
         encoder=definition.encoder,
         model=resolved.model,
         options=resolved.options,
@@ -92,13 +106,22 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
         dim=resolved.dim or 1,
         code_version=maker.code_version,
     )
+
+
+def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tuple[Recipe, tuple[str, ...]]:
+    """Make and lock the recipe of a definition, fitting where its encoder is fitted; what it reads is resolved already.
+
+    Returns the recipe and notes for the user. The caller holds the writer's lock. Raises BadInput, ModelUnavailable.
+    """
+    recipe = draft(store, definition, store.recipes(), Models(store.root), device)
+    maker = base.maker(definition.kind, definition.encoder)
     if not maker.fitted:
-        store.lock_recipe(definition.name, draft)
-        return draft, ()
-    corpus = list(texts(store, draft, rows=FIT_ROWS))
-    fitted = maker.fit(corpus, resolved.options)
+        store.lock_recipe(definition.name, recipe)
+        return recipe, ()
+    corpus = list(texts(store, recipe, rows=FIT_ROWS))
+    fitted = maker.fit(corpus, recipe.options)
     artifacts = {maker.artifact: store.artifacts.put(fitted.files)} if fitted.files else {}
-    recipe = draft.model_copy(update={"dim": fitted.dim, "artifacts": artifacts})
+    recipe = recipe.model_copy(update={"dim": fitted.dim, "artifacts": artifacts})
     ids = _live_ids(store)
     facts = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,6 +140,59 @@ def fit_transform(store: Store, feature: str, refit: bool = False, *, wait: floa
     What is published keeps serving the old one. Raises BadInput for an encoder that is not fitted, Conflict where a
     fit exists and `refit` is not asked for.
     """
+    with store.lock("fit", wait):
+        begun = time.monotonic()
+        definition = _fittable(store, feature, refit, Models(store.root))
+        before = store.recipe(feature)
+        recipe = resolve(store, definition)[0]
+        facts = store.locked()[feature].fitted or {}
+        journal.record(
+            store.root,
+            "fit",
+            feature=feature,
+            recipe=recipe.short,
+            before=before.short if before else None,
+            items=facts.get("items"),
+            texts=facts.get("texts"),
+            seconds=round(time.monotonic() - begun, 3),
+        )
+        return recipe
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What a fit would learn from. recipe: the active one, whose values it would leave behind; None for a first fit."""
+
+    feature: str
+    encoder: str
+    recipe: str | None
+    columns: list[str]
+    items: int
+    texts: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan_fit(store: Store, feature: str, refit: bool = False) -> FitPlan:
+    """What `fit_transform` would fit on; raises as it does, and writes nothing."""
+    models = Models(store.root, read_only=True)
+    definition = _fittable(store, feature, refit, models)
+    recipe = draft(store, definition, store.recipes(), models)
+    corpus = sum(1 for _ in texts(store, recipe, rows=FIT_ROWS))
+    before = store.recipe(feature)
+    return FitPlan(
+        feature,
+        definition.encoder,
+        before.short if before else None,
+        names(recipe),
+        len(_live_ids(store)),
+        corpus,
+    )
+
+
+def _fittable(store: Store, feature: str, refit: bool, models: Models) -> FeatureDef:
+    """The definition of a feature that may be fitted now."""
     definition = store.definitions.get(feature)
     check(definition)
     if definition.kind == IMPORTED or not base.maker(definition.kind, definition.encoder).fitted:
@@ -124,19 +200,16 @@ def fit_transform(store: Store, feature: str, refit: bool = False, *, wait: floa
             f"feature '{feature}' has nothing to fit: encoder '{definition.encoder}' learns nothing from the catalogue",
             remedy="dualview materialize computes it",
         )
-    with store.lock("fit", wait):
-        if not store.tables.exists(schema.ITEMS):
-            raise BadInput(
-                "the store has no items to fit on", remedy=f"dualview ingest {store.root} items.csv"
-            )
-        locked = store.locked().get(feature)
-        if locked is not None and locked.recipe.artifacts and not refit and active(store, definition):
-            when = (locked.fitted or {}).get("at", "earlier")
-            raise Conflict(
-                f"feature '{feature}' is fitted already ({when}), and a new fit makes every vector anew",
-                remedy=f"dualview fit {store.root} {feature} --refit",
-            )
-        return resolve(store, definition)[0]
+    if not store.tables.exists(schema.ITEMS):
+        raise BadInput("the store has no items to fit on", remedy=f"dualview ingest {store.root} items.csv")
+    locked = store.locked().get(feature)
+    if locked is not None and locked.recipe.artifacts and not refit and active(store, definition, models):
+        when = (locked.fitted or {}).get("at", "earlier")
+        raise Conflict(
+            f"feature '{feature}' is fitted already ({when}), and a new fit makes every vector anew",
+            remedy=f"dualview fit {store.root} {feature} --refit",
+        )
+    return definition
 
 
 @dataclass(frozen=True)
@@ -193,10 +266,9 @@ def names(recipe: Recipe) -> list[str]:
 
 def joined(store: Store, table: pa.Table, recipe: Recipe) -> pa.Table:
     """`table` (item_id and columns) with a column `feature:NAME` for each text feature that the recipe reads."""
-    recipes = store.recipes()
-    for name, _ in recipe.upstream:
+    for name, recipe_id in recipe.upstream:
         above = store.tables.read(
-            recipes[name].table(name),
+            table_name(name, recipe_id),
             columns=[schema.ITEM_ID, schema.VALUE],
             filter=f"{schema.STATUS} = '{schema.Status.OK}'",
         )
@@ -205,15 +277,14 @@ def joined(store: Store, table: pa.Table, recipe: Recipe) -> pa.Table:
     return table
 
 
-def _inputs(store: Store, definition: FeatureDef) -> Iterator[str]:
-    """The recipe's inputs: "text" spelled out as columns, features with their active recipe."""
+def _inputs(store: Store, definition: FeatureDef, recipes: Mapping[str, Recipe]) -> Iterator[str]:
+    """The recipe's inputs: "text" spelled out as columns, features with their recipe."""
     above = store.definitions.upstream(definition.name)
     fields = store.tables.schema(schema.ITEMS)
     for given in definition.inputs:
         name = given.removeprefix(FEATURE)
         if name in above:
-            recipe = store.recipe(name)
-            assert recipe is not None, "what a feature reads is resolved before it"
+            recipe = recipes[name]  # what a feature reads is resolved before it
             if recipe.value is not ValueKind.TEXT:
                 raise BadInput(
                     f"feature '{definition.name}' reads '{name}', which holds vectors, not texts",
@@ -223,7 +294,7 @@ def _inputs(store: Store, definition: FeatureDef) -> Iterator[str]:
         elif given == schema.IMAGE:
             yield given
         elif given == DOCUMENT:
-            yield from (f"{COLUMN}{column}" for column in _text_columns(fields))
+            yield from (f"{COLUMN}{column}" for column in schema.text_columns(fields))
         elif given not in fields.names or given.startswith("_"):
             known = [field.name for field in schema.attribute_fields(fields)]
             raise BadInput(
@@ -232,16 +303,6 @@ def _inputs(store: Store, definition: FeatureDef) -> Iterator[str]:
             )
         else:
             yield f"{COLUMN}{given}"
-
-
-def _text_columns(fields: pa.Schema) -> list[str]:
-    """Title and every attribute of texts or of lists of texts."""
-
-    def text(kind: pa.DataType) -> bool:
-        inner = kind.value_type if pa.types.is_list(kind) else kind
-        return bool(pa.types.is_string(inner))
-
-    return [schema.TITLE, *(f.name for f in schema.attribute_fields(fields) if text(f.type))]
 
 
 def _live_ids(store: Store) -> list[str]:
