@@ -95,4 +95,8 @@ class Recipe(_Frozen):
 
     def table(self, feature: str) -> str:
         """Name of the table that holds this recipe's values of `feature`."""
-        return f"{feature}__{self.short}"
+        return table_name(feature, self.id)
+
+
+def table_name(feature: str, recipe_id: str) -> str:
+    return f"{feature}__{recipe_id[:SHORT]}"

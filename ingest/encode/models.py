@@ -102,11 +102,16 @@ class Found:
 
 
 class Models:
-    """Finds models for one store. `root`: the store's folder, which relative paths in features.toml start from."""
+    """Finds models for one store. `root`: the store's folder, which relative paths in features.toml start from.
 
-    def __init__(self, root: str | Path) -> None:
+    read_only: nothing is written, neither the hashes nor what the hub would have to send.
+    """
+
+    def __init__(self, root: str | Path, *, read_only: bool = False) -> None:
         self.root = Path(root)
+        self.read_only = read_only
         self._cache = self.root / "cache" / CACHE
+        self._hashed: dict[str, Any] = {}  # what read_only keeps from the cache
 
     def find(self, spec: str, weights: Weights) -> Found:
         """Resolve what a definition names. A folder is hashed, a hub id becomes its newest commit.
@@ -212,8 +217,10 @@ class Models:
         if entry is not None and entry.get("stamp") == stamp:
             return str(entry["sha256"])
         digest = sha256_folder(folder)
+        self._hashed[str(folder)] = {"stamp": stamp, "sha256": digest}
+        if self.read_only:
+            return digest
         entries = self._read()
-        entries[str(folder)] = {"stamp": stamp, "sha256": digest}
         with suppress(OSError):  # a store that may only be read still hashes, each time
             self._cache.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._cache, entries)
@@ -223,8 +230,8 @@ class Models:
         try:
             entries = read_json(self._cache)
         except (OSError, ValueError):
-            return {}
-        return entries if isinstance(entries, dict) else {}
+            entries = {}
+        return (entries if isinstance(entries, dict) else {}) | self._hashed
 
     def _snapshot(self, name: str, revision: str | None, weights: Weights) -> tuple[str, Path]:
         """(commit, folder) of a hub id: a pinned revision from the cache if it is there whole, else from the hub."""
@@ -232,6 +239,8 @@ class Models:
             cached = _cached(name, revision, weights)
             if cached is not None:
                 return cached
+        if self.read_only:
+            return self._without_hub(name, weights)
         try:
             return _fetch(name, revision, weights)
         except ModelUnavailable:
@@ -247,6 +256,14 @@ class Models:
                 remedy=f"on a machine with network: hf download {name} --local-dir FOLDER; bring FOLDER here and set "
                 'model = "path/to/FOLDER" in features.toml',
             ) from error
+
+    def _without_hub(self, name: str, weights: Weights) -> tuple[str, Path]:
+        cached = _cached(name, None, weights)
+        if cached is None:
+            raise ModelUnavailable(
+                f"model '{name}' is not on this machine yet", remedy="dualview materialize fetches it"
+            )
+        return cached
 
 
 @contextmanager
