@@ -16,7 +16,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -237,18 +237,23 @@ def _line(text: str, needle: str) -> str:
 
 @dataclass(frozen=True)
 class Locked:
-    """What a definition was resolved to. `fitted`: facts about the fit (when, on how many items), if there was one."""
+    """What a definition was resolved to.
+
+    fitted: facts about the fit (when, on how many items), if there was one. files: those beside features.toml that it
+    was made from (a prompt), path -> sha256; a relative path starts at the store's folder.
+    """
 
     definition_hash: str
     recipe: Recipe
     fitted: dict[str, Any] | None = None
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def _locked(entry: dict[str, Any]) -> Locked:
     recipe = Recipe.model_validate(entry["recipe"])
     if recipe.id != entry["recipe_id"]:
         raise ValueError(f"a recipe was edited: it has {recipe.short}, not {entry['recipe_id'][:SHORT]}")
-    return Locked(entry["definition_hash"], recipe, entry["fitted"])
+    return Locked(entry["definition_hash"], recipe, entry["fitted"], entry.get("files", {}))
 
 
 def entries(locked: Mapping[str, Locked]) -> dict[str, dict[str, Any]]:
@@ -259,6 +264,7 @@ def entries(locked: Mapping[str, Locked]) -> dict[str, dict[str, Any]]:
             "recipe_id": each.recipe.id,
             "recipe": each.recipe.canonical(),
             "fitted": each.fitted,
+            **({"files": each.files} if each.files else {}),
         }
         for name, each in locked.items()
     }

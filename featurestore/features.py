@@ -112,11 +112,12 @@ def work(planned: pa.Table, *, failed: bool = False) -> pa.Table:
 def commit(tables: Tables, feature: str, recipe: Recipe, rows: pa.Table) -> int:
     """Write computed cells in one commit; returns the table's version. The caller holds the writer's lock.
 
-    rows: item_id, value, input_hash, status, error_code, error_message, transient, attempts (those before this one).
+    rows: item_id, value, input_hash, status, error_code, error_message, transient, attempts (those before this one);
+    of a described feature also the columns of schema.ANSWER_FIELDS.
     """
     name = recipe.table(feature)
     if not tables.exists(name):
-        tables.create(name, schema.feature_schema(recipe.value, recipe.dim))
+        tables.create(name, schema.feature_schema(recipe.value, recipe.dim, recipe.kind))
     ok = pc.equal(rows[schema.STATUS], Status.OK)
     if pc.any(pc.and_(ok, pc.is_null(rows[schema.VALUE]))).as_py():
         raise ValueError(f"{feature}: a cell that is ok has a value")
@@ -221,7 +222,7 @@ def _needed(recipes: Mapping[str, Recipe], feature: str) -> list[str]:
 
 def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists: bool) -> str:
     parts: list[str] = []  # what is hashed, one SQL text an input
-    given: list[str] = []  # whether there is something to compute from
+    given: dict[str, str] = {}  # whether an input says something, one SQL text an input
     joins: list[str] = []
     blocked: list[str] = []
     for name in recipe.inputs:
@@ -237,7 +238,10 @@ def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists
             text = _text_of(column, columns, feature)
             says = _says_something(text, columns[column])
         parts.append(f"coalesce(CAST(strlen({text}) AS VARCHAR) || ':' || {text}, '{_NOTHING}')")
-        given.append(f"coalesce({says}, false)")
+        given[name] = f"coalesce({says}, false)"
+    enough = " AND ".join(
+        f"({' OR '.join(given[name] for name in group)})" for group in recipe.required or (recipe.inputs,)
+    )
     hashed = f"substr(sha256(concat({', '.join(parts)})), 1, {HASH_LENGTH})"
     own = (
         f"SELECT item_id, input_hash, value_hash, status, transient, attempts FROM {_quoted(recipe.table(feature))}"
@@ -254,7 +258,7 @@ def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists
                  WHEN r.status = '{Status.ERROR}' THEN '{State.FAILED}'
                  ELSE '{State.CURRENT}' END AS state
         FROM (
-            SELECT i.item_id, {hashed} AS input_hash, {" OR ".join(given)} AS has_input,
+            SELECT i.item_id, {hashed} AS input_hash, {enough} AS has_input,
                 {" OR ".join(blocked) or "false"} AS blocked
             FROM items i {" ".join(joins)} WHERE i.{schema.DELETED} IS NOT TRUE
         ) w LEFT JOIN ({own}) r USING (item_id)"""

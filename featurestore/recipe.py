@@ -40,6 +40,7 @@ class Recipe(_Frozen):
     options: prompts, preprocessing, normalisation: whatever changes the output.
     artifacts: name -> sha256 of fitted weights and the like, kept in the store's artifacts.
     code_version: raised whenever our code would give other values for the same recipe.
+    required: groups of inputs; of each group one must be there. None given: any input will do.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Recipe(_Frozen):
     dim: int | None = None
     artifacts: dict[str, str] = {}
     code_version: int = 1
+    required: tuple[tuple[str, ...], ...] = ()
 
     @field_validator("inputs")
     @classmethod
@@ -68,10 +70,14 @@ class Recipe(_Frozen):
     def _sized(self) -> Recipe:
         if (self.value is ValueKind.TEXT) != (self.dim is None):
             raise ValueError("a vector has a size (dim), a text has none")
+        for group in self.required:
+            if not group or not set(group) <= set(self.inputs):
+                raise ValueError(f"'{', '.join(group)}' is required, but not an input")
         return self
 
     def canonical(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        """What is hashed. Groups that are not there are left out: recipes had none before there were any."""
+        return self.model_dump(mode="json", exclude=None if self.required else {"required"})
 
     @property
     def id(self) -> str:

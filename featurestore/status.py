@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore import definitions as defs
@@ -81,6 +82,7 @@ def _key(store: Store) -> str:
         versions,
         [feature.model_dump(mode="json") for feature in store.definitions],
         files.sha256_file(locked) if locked.exists() else None,
+        [_sha256(store.root / name) for each in store.locked().values() for name in sorted(each.files)],
         release.names(store.root),
     ]
     return files.sha256_text(files.canonical_json(parts))
@@ -112,7 +114,7 @@ def _feature(
     store: Store, feature: FeatureDef, definitions: Definitions, locked: dict[str, Locked], items: int
 ) -> FeatureStatus:
     name, notes = feature.name, []
-    reason = outdated(definitions, locked, name)
+    reason = outdated(store.root, definitions, locked, name)
     if reason is not None:
         counted = Counts(missing=items)
         if name in locked:
@@ -137,15 +139,26 @@ def _feature(
     )
 
 
-def outdated(definitions: Definitions, locked: dict[str, Locked], feature: str) -> str | None:
-    """Why the active recipe is not what features.toml asks for today, or None if it is."""
+def outdated(root: Path, definitions: Definitions, locked: dict[str, Locked], feature: str) -> str | None:
+    """Why the active recipe is not what features.toml asks for today, or None if it is. root: of the store."""
     if feature not in locked:
         return "never resolved"
     if locked[feature].definition_hash != definitions.hash(feature):
         return "features.toml changed since; materialize makes the new recipe"
+    for name, sha256 in locked[feature].files.items():
+        if _sha256(root / name) != sha256:
+            return f"{name} changed since; materialize makes the new recipe"
     for above, recipe_id in locked[feature].recipe.upstream:
         if above not in locked or locked[above].recipe.id != recipe_id:
             return f"'{above}', which it reads, has a new recipe"
-        if (reason := outdated(definitions, locked, above)) is not None:
+        if (reason := outdated(root, definitions, locked, above)) is not None:
             return f"'{above}', which it reads: {reason}"
     return None
+
+
+def _sha256(path: Path) -> str | None:
+    """None where the file is gone."""
+    try:
+        return files.sha256_file(path)
+    except OSError:
+        return None

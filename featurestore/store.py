@@ -125,14 +125,20 @@ class Store:
         """The active recipe, or None while the feature has never been resolved."""
         return self.recipes().get(self.definitions.get(feature).name)
 
-    def lock_recipe(self, feature: str, recipe: Recipe, fitted: dict[str, Any] | None = None) -> None:
-        """Make a recipe the active one. The caller holds the writer's lock."""
+    def lock_recipe(
+        self,
+        feature: str,
+        recipe: Recipe,
+        fitted: dict[str, Any] | None = None,
+        files: dict[str, str] | None = None,
+    ) -> None:
+        """Make a recipe the active one; fitted, files: as in `Locked`. The caller holds the writer's lock."""
         digest = self.definitions.hash(feature)
-        self._lock_file.put(feature, Locked(digest, recipe, fitted))
+        self._lock_file.put(feature, Locked(digest, recipe, fitted, files or {}))
 
     def outdated(self, feature: str) -> str | None:
         """Why the active recipe is not what features.toml asks for today, or None if it is."""
-        return status.outdated(self.definitions, self.locked(), feature)
+        return status.outdated(self.root, self.definitions, self.locked(), feature)
 
     def feature_table(self, feature: str) -> str:
         """Name of the table that holds the active recipe's values."""

@@ -18,6 +18,7 @@ FIELDS: dict[str, Any] = {
     "dim": 384,
     "artifacts": {"vocabulary": "b" * 64},
     "code_version": 2,
+    "required": (),
 }
 GOLDEN = "da4b4f0505e69de16cac1b43c69a198d778156fd22ba133ed7e16f158df32826"
 
@@ -51,6 +52,8 @@ def test_the_id_does_not_hang_on_the_order_of_keys() -> None:
         {"dim": 383},
         {"artifacts": {"vocabulary": "c" * 64}},
         {"code_version": 3},
+        {"required": (("image",),)},
+        {"required": (("image", "column:title"),)},
     ],
 )
 def test_the_id_changes_with_each_field(change: dict[str, Any]) -> None:
@@ -67,6 +70,14 @@ def test_a_recipe_read_back_from_json_is_the_same() -> None:
     assert again == recipe
     assert again.id == recipe.id
     assert Recipe.model_validate(recipe.canonical()).id == recipe.id
+
+
+def test_groups_that_are_required_are_read_back_and_must_be_inputs() -> None:
+    recipe = Recipe(**FIELDS | {"required": (("image",), ("column:title",))})
+    assert Recipe.model_validate(recipe.canonical()) == recipe
+    for wrong in ((("column:brand",),), ((),)):
+        with pytest.raises(ValidationError, match="is required, but not an input"):
+            Recipe(**FIELDS | {"required": wrong})
 
 
 def test_an_altered_copy_has_its_own_id() -> None:
