@@ -53,6 +53,7 @@ class Store(ground.Store):
         items: Any = None,
         interactions: Any = None,
         *,
+        format: str | None = None,
         mapping: str | Path | None = None,
         images_root: str | Path | None = None,
         remove_missing: bool = False,
@@ -61,13 +62,17 @@ class Store(ground.Store):
         wait: float | None = None,
         progress: Callable[[int, int | None, str], None] | None = None,
     ) -> IngestReport:
-        """Read a catalogue and a log, each a path (csv, jsonl, parquet, folder of images), an Arrow table or pandas."""
+        """Read a catalogue and a log, each a path (csv, jsonl, parquet, folder of images), an Arrow table or pandas.
+
+        format: `items` is the folder of a public data set, such as "movielens-1m"; see `ingest.adapters`.
+        """
         from ingest.load import ingest
 
         return ingest(
             self,
             items,
             interactions,
+            format=format,
             mapping=mapping,
             images_root=images_root,
             remove_missing=remove_missing,

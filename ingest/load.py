@@ -77,6 +77,7 @@ def ingest(
     items: Any = None,
     interactions: Any = None,
     *,
+    format: str | None = None,
     mapping: str | Path | Mapping | None = None,
     images_root: str | Path | None = None,
     remove_missing: bool = False,
@@ -89,27 +90,38 @@ def ingest(
     """Read a catalogue, a log, or both.
 
     items, interactions: path (csv, jsonl, parquet; a folder of pictures is a catalogue), Arrow table or pandas
-    frame. mapping: TOML file, see `ingest.mapping`. images_root: what image paths are relative to (else the
-    mapping's, else the folder of `items`). remove_missing: items that `items` no longer names are tombstoned.
-    replace_interactions: the log becomes `interactions`. keep_images: store the pictures' own bytes. dry_run: read and
-    check everything, pictures too, report what would change, and write nothing. wait: seconds to wait for another
-    writer. progress: called with (done, total or None, label).
+    frame. format: a public data set's, or "auto"; `items` is then the folder of its files and images_root the folder
+    of its pictures, see `ingest.adapters`. mapping: TOML file, see `ingest.mapping`. images_root: what image paths are
+    relative to (else the mapping's, else the folder of `items`). remove_missing: items that `items` no longer names
+    are tombstoned. replace_interactions: the log becomes `interactions`. keep_images: store the pictures' own bytes.
+    dry_run: read and check everything, pictures too, report what would change, and write nothing. wait: seconds to
+    wait for another writer. progress: called with (done, total or None, label).
 
     Raises BadInput (the call, a source as a whole, the mapping) before anything is written; Conflict for a second
     writer.
     """
-    _check_call(items, interactions, remove_missing, replace_interactions, keep_images)
-    said = read_mapping(mapping)
+    if format is None:
+        _check_call(items, interactions, remove_missing, replace_interactions, keep_images)
+    else:
+        _check_format(items, interactions, mapping, format)
     started = time.monotonic()
     notes: list[str] = []
     with nullcontext() if dry_run else store.lock("ingest", wait):
         tables = store.tables
-        raw_items = _read(items, said, "items", progress)
-        raw_events = _read(interactions, said, "interactions", progress)
+        if format is None:
+            read = _read_both(items, interactions, read_mapping(mapping), images_root, progress)
+        else:
+            read = _read_format(items, format, images_root, progress)
+        raw_items, raw_events, said = read.items, read.events, read.mapping
+        notes += read.notes
+        if replace_interactions and raw_events is None:
+            raise BadInput(
+                f"{items} holds no log to replace the stored one by", remedy="leave out replacing it"
+            )
         catalogue = clean_items(raw_items, said, _fixed(tables)) if raw_items else None
         if catalogue is not None and raw_items is not None:
             remove_missing = _may_remove(catalogue, raw_items, remove_missing, notes)
-        folder = _images_folder(items, images_root, said, catalogue)
+        folder = _images_folder(items, read.images, said, catalogue)
         log = None
         if raw_events is not None:
             log = clean_events(raw_events, said.interactions, _known_ids(tables, catalogue))
@@ -132,7 +144,7 @@ def ingest(
                 _tell(progress, 0, log.table.num_rows, "writing events")
                 write_interactions(tables, placed)
                 _tell(progress, log.table.num_rows, log.table.num_rows, "writing events")
-        sources = [raw for raw in (raw_items, raw_events) if raw is not None]
+        sources = [raw for raw in (raw_items, raw_events, *read.beside) if raw is not None]
         codes: Counter[str] = Counter()
         for raw in sources:
             codes.update(raw.rejects.counts())
@@ -157,6 +169,46 @@ def _check_call(
         raise BadInput(
             "replace_interactions needs interactions to replace the log by", remedy="name the log too"
         )
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What a call's sources held. images: the folder that was asked for. beside: files that items were joined with."""
+
+    items: Raw | None
+    events: Raw | None
+    mapping: Mapping
+    images: str | Path | None
+    beside: tuple[Raw, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _check_format(items: Any, interactions: Any, mapping: Any, format: str) -> None:
+    if not isinstance(items, str | Path):
+        raise BadInput(f"format '{format}' reads a folder", remedy="name the folder of the data set's files")
+    if interactions is not None or mapping is not None:
+        option = "interactions" if interactions is not None else "mapping"
+        raise BadInput(
+            f"format '{format}' finds the log and names the columns itself, and {option} was given",
+            remedy=f"leave out {option}, or leave out the format",
+        )
+
+
+def _read_format(
+    folder: str | Path, format: str, images: str | Path | None, progress: Progress | None
+) -> _Sources:
+    from ingest import adapters
+
+    _tell(progress, 0, None, f"reading {format}")
+    found = adapters.read(folder, format, images)
+    return _Sources(found.items, found.interactions, found.mapping, found.images, found.beside, found.notes)
+
+
+def _read_both(
+    items: Any, interactions: Any, said: Mapping, images: str | Path | None, progress: Progress | None
+) -> _Sources:
+    catalogue = _read(items, said, "items", progress)
+    return _Sources(catalogue, _read(interactions, said, "interactions", progress), said, images)
 
 
 def _read(source: Any, said: Mapping, role: str, progress: Progress | None) -> Raw | None:

@@ -16,7 +16,7 @@ def run(
         Path | None,
         typer.Argument(
             metavar="ITEMS",
-            help="Catalogue: csv, jsonl, parquet, or a folder of images.",
+            help="Catalogue: csv, jsonl, parquet, or a folder of images; with --format the data set's folder.",
             show_default=False,
         ),
     ] = None,
@@ -31,8 +31,18 @@ def run(
         typer.Option(
             "--images",
             metavar="FOLDER",
-            help="What image paths are relative to.",
+            help="What image paths are relative to; with --format the folder of pictures ID.jpg.",
             show_default="folder of ITEMS",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="ITEMS is the folder of a public data set: movielens-100k, movielens-1m, movielens-latest, "
+            "amazon-2018, amazon-2023, microlens, or auto.",
+            show_default=False,
         ),
     ] = None,
     mapping: Annotated[
@@ -76,6 +86,7 @@ def run(
         report = opened.ingest(
             items,
             interactions=interactions,
+            format=format,
             mapping=mapping,
             images_root=images,
             remove_missing=remove_missing,

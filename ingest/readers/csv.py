@@ -29,10 +29,13 @@ UNCLOSED_MAX = 100  # unclosed quotes we recover from in one file
 LINE_BREAK = r"\r\n?|\n"
 
 
-def read_csv(path: Path, mapping: SourceMapping) -> Raw:
+def read_csv(path: Path, mapping: SourceMapping, names: list[str] | None = None) -> Raw:
+    """names: the columns of a file that begins without a line of them."""
     last = check_encoding(path, mapping.encoding)
     delimiter = mapping.delimiter or ("\t" if ".tsv" in path.name.lower() else ",")
-    names, skip = _header(path, mapping.encoding, delimiter)
+    skip = 0
+    if names is None:
+        names, skip = _header(path, mapping.encoding, delimiter)
     rejects = Rejects()
     unreadable = 0
     tables: list[pa.Table] = []
