@@ -145,11 +145,11 @@ def materialize(
         finally:
             run.progress.done()
             if run.loaded:
-                _release()
+                release_models()
     return MaterializeReport(reports, time.monotonic() - begun)
 
 
-def _release() -> None:
+def release_models() -> None:
     """Give models back: training in the same process needs the memory."""
     from ingest.encode import clip, sentence, timm_image
 
