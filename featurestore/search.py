@@ -1,36 +1,45 @@
-"""The nearest items to an item or to a vector, by one feature of a release.
+"""The nearest items to whatever is asked: one way in for Python, the command line and services.
 
-`nearest` is the lean path: rows in, rows and scores out. `similar` makes a table of it. Texts and pictures come as
-vectors: the encoders that make them live on the floor above.
+`search` answers a `Query`. `similar` and `nearest` are the lean path that most queries take: one item or one vector,
+one feature. `nearest` gives rows and scores, the others a table.
+
+What a score is: by vectors, the sum of weight x cosine, which with one feature of weight 1 is the cosine; by keywords,
+BM25; both fused, the sum of 1 / (60 + rank), of the item's rank by vectors and its rank by words. A diverse answer keeps
+these scores but not their order.
 """
 
 from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore.errors import BadInput, NotFound
-from featurestore.release import Cell, Release
+from featurestore import blend, rerank
+from featurestore.errors import BadInput
+from featurestore.query import (
+    Asked,
+    Bool,
+    Encoder,
+    Int64,
+    Query,
+    ask,
+    check_k,
+    chosen_features,
+    default_feature,
+    without_vector,
+)
+from featurestore.release import Release
 
 SCORE = "score"
-PREFERRED = ("fused", "text")  # compared by when no feature is asked for, if there
-GREATEST_K = 10_000
+METADATA = b"dualview.answer"  # of an answer's schema: how it came about, JSON
+WINDOW, LEAST_WINDOW = 10, 100  # fused are the best 10 k of each ranking, and at least 100
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
-
-_REASONS = {
-    Cell.NO_INPUT: (
-        "has nothing to compute it from, such as no picture or no text",
-        "compare by another feature",
-    ),
-    Cell.ERROR: ("could not be computed", "see why: dualview errors"),
-    Cell.ABSENT: (
-        "had not been computed when this release was made",
-        "dualview materialize, then publish again",
-    ),
-}
 
 
 def similar(
@@ -72,8 +81,7 @@ def nearest(
     k: int = 10,
 ) -> tuple[Float32, Int32]:
     """The same without names: scores (n,) float32 and rows of the release (n,) int32, n <= k."""
-    if not 1 <= k <= GREATEST_K:
-        raise BadInput(f"k is {k}; it must be from 1 to {GREATEST_K:,}", remedy="give a k in that range")
+    check_k(k)
     index, matrix = release.index(feature), release.matrix(feature)
     complete = len(matrix) == release.n_items  # every item has a vector: rows of both are the same
     allowed = None
@@ -83,7 +91,7 @@ def nearest(
     if row is not None:
         place = row if complete else matrix.place_of(row)
         if place < 0:
-            raise _without_vector(release, feature, row)
+            raise without_vector(release, feature, row)
         scores, rows = index.search_row(place, k, allowed)
     else:
         assert vector is not None
@@ -99,31 +107,229 @@ def nearest(
     return scores, rows if complete else matrix.rows[rows]
 
 
-def default_feature(release: Release) -> str:
-    """What items are compared by unless a feature is asked for: "fused", else "text", else the first with vectors."""
-    known = release.searchable
-    for name in (*PREFERRED, *known[:1]):
-        if name in known:
-            return name
-    raise NotFound(
-        f"release {release.name} has no feature that items can be compared by",
-        remedy="declare one in features.toml, materialize it and publish again",
-    )
+def search(release: Release, query: Query, encoder: Encoder | None = None) -> pa.Table:
+    """Answer a query: item_id, score (float32), then the catalogue's columns, best first, ties by id.
+
+    encoder: makes vectors of texts and pictures, where the query has such. With `query.explain`, columns follow the
+    score that say how it came about, and `facts` of the answer what holds for all of it.
+
+    Raises BadInput, NotFound, and what the encoder raises.
+    """
+    allowed = None if query.where is None else release.mask(query.where)
+    if query.mode == "keyword":
+        answer = _by_words(release, query, allowed)
+    elif (lean := _lean(release, query, encoder)) is not None:
+        answer = lean
+    else:
+        asked = ask(release, query, encoder)
+        answer = (_by_vectors if query.mode == "vector" else _by_both)(release, query, asked, allowed)
+    if not len(answer.rows):
+        answer.notes.append(_nothing(query, allowed))
+    told: dict[str, Any] = {"notes": answer.notes} if answer.notes else {}
+    if not query.explain:
+        return _table(release, answer.scores, answer.rows, told=told)
+    told = _facts(release, query, allowed) | answer.facts | told
+    return _table(release, answer.scores, answer.rows, answer.columns, told)
 
 
-def _without_vector(release: Release, feature: str, row: int) -> NotFound:
-    reason, remedy = _REASONS[release.cell(feature, row)]
-    return NotFound(f"item '{release.ids[row]}' has no vector of '{feature}': it {reason}", remedy=remedy)
+def facts(answer: pa.Table) -> dict[str, Any]:
+    """What an answer says of itself: "notes" for the user, where there are some; with `explain` also the release,
+    the features with recipe, index and route, the words, and how many rows a filter left.
+    """
+    told: dict[str, Any] = json.loads((answer.schema.metadata or {}).get(METADATA, b"{}"))
+    return told
 
 
-def _table(release: Release, scores: Float32, rows: Int32) -> pa.Table:
+@dataclass
+class _Answer:
+    """Scores and rows in the order of the answer, columns that explain them, and facts."""
+
+    scores: Float32
+    rows: npt.NDArray[Any]
+    columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # NaN and -1: there is none
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+# ---- by vectors
+
+
+def _lean(release: Release, query: Query, encoder: Encoder | None) -> _Answer | None:
+    """The answer to one part by one feature of weight 1; None for any other query."""
+    parts = len(query.items) + (query.text is not None) + (query.image is not None)
+    if parts != 1 or query.unlike or query.mode != "vector" or query.diversity:
+        return None
+    features = chosen_features(release, query, encoder)
+    ((feature, weight), *more) = features.items()
+    if more or weight != 1:
+        return None
+    release.facts(feature)  # a feature that is not there is said before an item that is not
+    if query.items:
+        row = release.row_of(query.items[0])
+        scores, rows = nearest(release, feature, row=row, where=query.where, k=query.k)
+    else:
+        (one,) = ask(release, query, encoder)
+        scores, rows = nearest(release, feature, vector=one.vector, where=query.where, k=query.k)
+    answer = _Answer(scores, rows)
+    if query.explain:
+        answer.columns = {f"part.{feature}": scores}
+        answer.facts["features"] = [_feature_facts(release, one) for one in ask(release, query, encoder)]
+    return answer
+
+
+def _by_vectors(release: Release, query: Query, asked: list[Asked], allowed: Bool | None) -> _Answer:
+    pool = rerank.pool_size(query.k) if query.diversity else query.k
+    found = blend.top(asked, pool, allowed, _own(release, query))
+    answer = _Answer(found.scores, found.rows, _part_columns(asked, found.parts))
+    answer.facts["features"] = [_feature_facts(release, one) for one in asked]
+    return _diverse(answer, asked, query, found.scores) if query.diversity else answer
+
+
+def _by_both(release: Release, query: Query, asked: list[Asked], allowed: Bool | None) -> _Answer:
+    """Ranks by vectors and ranks by words, fused. Either ranking is read down to a window."""
+    assert query.text is not None
+    pool = rerank.pool_size(query.k) if query.diversity else query.k
+    window = max(LEAST_WINDOW, WINDOW * query.k)
+    own = _own(release, query)
+    by_vectors = blend.top(asked, window, allowed, own).rows
+    words, by_words = release.words.search(query.text, window, allowed, own)
+    rows, parts = rerank.reciprocal_rank([by_vectors, by_words])
+    rows, parts = rows[:pool], parts[:pool]
+    cosines = blend.parts(asked, rows)
+    answer = _Answer(parts.sum(axis=1).astype(np.float32), rows)
+    answer.columns = {
+        "vector_rank": _ranks(by_vectors, rows),
+        "vector_rrf": parts[:, 0],
+        "keyword_rank": _ranks(by_words, rows),
+        "keyword_rrf": parts[:, 1],
+        "vector_score": blend.score(cosines),
+        **_part_columns(asked, cosines),
+        "bm25": _values(by_words, words, rows),
+    }
+    answer.facts["features"] = [_feature_facts(release, one) for one in asked]
+    answer.facts["fusion"] = {"method": "reciprocal rank", "k": rerank.RRF_K, "window": window}
+    if not len(by_words) and (unknown := release.words.unknown(query.text)):
+        answer.notes.append(f"no item has a word of the text ({_listed(unknown)}): answered by vectors alone")
+    greatest = 2 / (rerank.RRF_K + 1)  # first in both rankings: relevance is brought to 0..1, as cosines are
+    return _diverse(answer, asked, query, parts.sum(axis=1) / greatest) if query.diversity else answer
+
+
+def _by_words(release: Release, query: Query, allowed: Bool | None) -> _Answer:
+    assert query.text is not None
+    index = release.words
+    if not index.known(query.text):
+        unknown = index.unknown(query.text)
+        near = [f"'{word}'" for word in map(index.near, unknown) if word]
+        raise BadInput(
+            f"no item of release {release.name} has a word of the query: {_listed(unknown) or query.text!r}",
+            remedy=f"did you mean {', '.join(near)}?" if near else "ask in other words, or --mode vector",
+        )
+    scores, rows = index.search(query.text, query.k, allowed)
+    return _Answer(scores, rows)
+
+
+def _diverse(answer: _Answer, asked: list[Asked], query: Query, relevance: npt.ArrayLike) -> _Answer:
+    """The k of a pool that are relevant and differ from each other."""
+    order = rerank.diverse(relevance, blend.directions(asked, answer.rows), query.k, query.diversity)
+    columns = {name: column[order] for name, column in answer.columns.items()}
+    columns["relevance_rank"] = order + 1
+    told = answer.facts | {"diversity": {"diversity": query.diversity, "pool": len(answer.rows)}}
+    return _Answer(answer.scores[order], answer.rows[order], columns, told, answer.notes)
+
+
+def _own(release: Release, query: Query) -> Int64:
+    """Rows of the items that a query names."""
+    return np.asarray([release.row_of(item) for item in (*query.items, *query.unlike)], np.int64)
+
+
+# ---- explaining
+
+
+def _part_columns(asked: list[Asked], parts: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
+    return {f"part.{one.feature}": column for one, column in zip(asked, parts.T, strict=True)}
+
+
+def _ranks(ranking: npt.ArrayLike, rows: Int64) -> Int64:
+    """Rank of each of `rows`, from 1; -1 where the ranking does not hold it."""
+    at = {int(row): rank for rank, row in enumerate(np.asarray(ranking), start=1)}
+    return np.asarray([at.get(int(row), -1) for row in rows], np.int64)
+
+
+def _values(ranking: npt.ArrayLike, values: Float32, rows: Int64) -> npt.NDArray[np.float64]:
+    at = dict(zip(np.asarray(ranking).tolist(), values.tolist(), strict=True))
+    return np.asarray([at.get(int(row), np.nan) for row in rows], np.float64)
+
+
+def _feature_facts(release: Release, one: Asked) -> dict[str, Any]:
+    facts = release.facts(one.feature)
+    return {
+        "feature": one.feature,
+        "weight": one.weight,
+        "recipe": facts["recipe_id"],
+        "encoder": facts["recipe"]["encoder"],
+        "model": facts["recipe"]["model"],
+        "asked_with": list(one.read),
+        "could_not_read": list(one.unread),
+        "index": facts["index"],
+    }
+
+
+def _facts(release: Release, query: Query, allowed: Bool | None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "release": release.name,
+        "mode": query.mode,
+        "items": release.n_items,
+        "items_passing_filter": None if allowed is None else int(allowed.sum()),
+    }
+    if query.unlike:
+        told["beta"] = query.beta
+    if query.mode != "vector" and query.text is not None:
+        told["words"] = {
+            **release.manifest["text"],
+            "unknown": release.words.unknown(query.text),
+        }
+    return told
+
+
+def _nothing(query: Query, allowed: Bool | None) -> str:
+    """Why an answer is empty."""
+    if allowed is not None and not allowed.any():
+        return "no item satisfies the filter"
+    within = " that satisfies the filter" if allowed is not None else ""
+    if query.mode == "keyword":
+        return f"no item{within} has a word of the query"
+    return f"no other item{within} has a vector of the feature"
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words[:10]) + (", ..." if len(words) > 10 else "")
+
+
+# ---- tables
+
+
+def _table(
+    release: Release,
+    scores: Float32,
+    rows: npt.NDArray[Any],
+    columns: dict[str, npt.NDArray[Any]] | None = None,
+    told: dict[str, Any] | None = None,
+) -> pa.Table:
+    """An answer with the catalogue's columns. One of them that is called like a column of ours makes way."""
+    ours = {SCORE: pa.array(scores, pa.float32())}
+    ours |= {name: _column(values) for name, values in (columns or {}).items()}
     picked = release.shown.take(pa.array(rows))
-    columns = [picked.column(0), pa.array(scores), *picked.columns[1:]]
-    return pa.Table.from_arrays(columns, schema=_schema(release))
+    first, *rest = picked.schema
+    fields = [
+        first,
+        *(pa.field(name, values.type) for name, values in ours.items()),
+        *(f.with_name(f"catalogue.{f.name}") if f.name in ours else f for f in rest),
+    ]
+    schema = pa.schema(fields, metadata={METADATA: json.dumps(told)} if told else None)
+    return pa.Table.from_arrays([picked.column(0), *ours.values(), *picked.columns[1:]], schema=schema)
 
 
-def _schema(release: Release) -> pa.Schema:
-    """Of an answer. An attribute called "score" makes way."""
-    first, *rest = release.shown.schema
-    rest = [f.with_name(f"catalogue.{SCORE}") if f.name == SCORE else f for f in rest]
-    return pa.schema([first, pa.field(SCORE, pa.float32()), *rest])
+def _column(values: npt.NDArray[Any]) -> pa.Array:
+    """Ranks, of which -1 is none, or numbers, of which NaN is none."""
+    missing = values < 0 if np.issubdtype(values.dtype, np.integer) else np.isnan(values)
+    return pa.array(values, mask=missing)

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from featurestore.errors import BadInput, NotFound, did_you_mean
+from featurestore.query import GREATEST_K
 from featurestore.schema import ITEM_ID
-from featurestore.search import GREATEST_K
 from recommender.events import EventLog, Int64, Strings
 from recommender.runs import Run, open_run, promoted
 
