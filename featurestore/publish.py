@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,32 +63,19 @@ def publish(
     that is taken or a store that is being written.
     """
     with store.lock("publish", wait), files.disk_errors("the release"):
-        status = {feature.name: feature for feature in store.status().features}
-        published = store.definitions.published
-        _check(store, tag, [status[name] for name in published], allow_stale)
-        recipes = store.recipes()
-        versions = _versions(store, recipes)
-        active = {name: recipes.get(name) for name in published}
-        identities = {name: r.id if r else None for name, r in active.items()}
-        made_of = [releases.FORMAT, versions, identities, bm25.RECIPE]
-        inputs = files.sha256_text(files.canonical_json(made_of))
-        known = releases.names(store.root)
-        latest = releases.open(store.root) if known else None
-        if latest and latest.manifest["inputs"] == inputs and tag in (None, latest.tag):
-            if not latest.verify(content=False):
-                return latest
-        elif tag is not None and tag in (releases.open(store.root, name).tag for name in known):
-            raise Conflict(f"there is a release with the tag '{tag}'", remedy="choose another tag")
-        name = f"{int(known[-1]) + 1 if known else 1:04d}"
+        ready = prepare(store, tag, allow_stale)
+        if ready.unchanged and ready.latest:
+            return ready.latest
+        name, versions = ready.name, ready.versions
         for table, version in versions.items():
             store.tables.tag(table, f"release-{name}", version)
-        manifest = _Publishing(store, versions, active, status, latest).manifest()
+        manifest = _Publishing(store, versions, ready.recipes, ready.status, ready.latest).manifest()
         manifest |= {
             "format": releases.FORMAT,
             "name": name,
             "tag": tag,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "inputs": inputs,
+            "inputs": ready.inputs,
             "definitions": store.definitions_text(),  # what `rollback` brings back, beside the tables
             "lock": defs.entries(store.locked()),
         }
@@ -96,8 +84,53 @@ def publish(
         return releases.open(store.root, name)
 
 
-def _check(store: Store, tag: str | None, features: list[FeatureStatus], allow_stale: bool) -> None:
-    if store.status().items == 0:
+@dataclass(frozen=True)
+class Ready:
+    """What a release would be made of, once nothing speaks against it.
+
+    name: the number it would get. versions: of each table. recipes: of each published feature, None where it was never
+    resolved. inputs: hash of all that. unchanged: the latest release is the same, whole and under this tag.
+    """
+
+    name: str
+    versions: dict[str, int]
+    recipes: dict[str, Recipe | None]
+    status: dict[str, FeatureStatus]
+    inputs: str
+    latest: Release | None
+    unchanged: bool
+
+
+def prepare(store: Store, tag: str | None, allow_stale: bool, *, read_only: bool = False) -> Ready:
+    """Check that a release may be made and say of what; raises as `publish` does, and derives nothing.
+
+    read_only: not even the cache of the status is written.
+    """
+    found = store.status(read_only=read_only)
+    status = {feature.name: feature for feature in found.features}
+    published = store.definitions.published
+    _check(store, found.items, tag, [status[name] for name in published], allow_stale)
+    recipes = store.recipes()
+    versions = _versions(store, recipes)
+    active = {name: recipes.get(name) for name in published}
+    identities = {name: r.id if r else None for name, r in active.items()}
+    made_of = [releases.FORMAT, versions, identities, bm25.RECIPE]
+    inputs = files.sha256_text(files.canonical_json(made_of))
+    known = releases.names(store.root)
+    latest = releases.open(store.root) if known else None
+    unchanged = False
+    if latest and latest.manifest["inputs"] == inputs and tag in (None, latest.tag):
+        unchanged = not latest.verify(content=False)
+    elif tag is not None and tag in (releases.open(store.root, name).tag for name in known):
+        raise Conflict(f"there is a release with the tag '{tag}'", remedy="choose another tag")
+    name = f"{int(known[-1]) + 1 if known else 1:04d}"
+    return Ready(name, versions, active, status, inputs, latest, unchanged)
+
+
+def _check(
+    store: Store, items: int, tag: str | None, features: list[FeatureStatus], allow_stale: bool
+) -> None:
+    if items == 0:
         raise BadInput(
             f"{store.root} holds no items to publish", remedy=f"dualview ingest {store.root} ITEMS"
         )

@@ -56,8 +56,11 @@ class StoreStatus:
         return asdict(self) | {"current": self.current}
 
 
-def read(store: Store) -> StoreStatus:
-    """What is current. Unchanged tables are not scanned again; neither torch nor lancedb is loaded."""
+def read(store: Store, *, read_only: bool = False) -> StoreStatus:
+    """What is current. Unchanged tables are not scanned again; neither torch nor lancedb is loaded.
+
+    read_only: what is counted is not kept for the next call.
+    """
     key = _key(store)
     cache = store.root / "cache" / "status.json"
     with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: made anew
@@ -68,6 +71,8 @@ def read(store: Store) -> StoreStatus:
             parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
             return StoreStatus(features=parts, **made)
     status = _scan(store)
+    if read_only:
+        return status
     with suppress(OSError):  # a store that may only be read has no cache
         files.write_json(cache, {"key": key, "status": status.to_dict()})
     return status

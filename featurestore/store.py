@@ -28,6 +28,7 @@ from featurestore.tables import Tables
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from featurestore.preview import PublishPlan
     from featurestore.release import Release
 
 MANIFEST = "store.json"
@@ -226,9 +227,9 @@ class Store:
             for code, all_ in sorted(by_code.items())
         ]
 
-    def status(self) -> StoreStatus:
+    def status(self, *, read_only: bool = False) -> StoreStatus:
         """What is current; see `featurestore.status.read`."""
-        return status.read(self)
+        return status.read(self, read_only=read_only)
 
     # ---- releases
 
@@ -239,6 +240,12 @@ class Store:
         from featurestore import release
 
         return release.publish(self, tag=tag, allow_stale=allow_stale, wait=wait)
+
+    def plan_publish(self, *, tag: str | None = None, allow_stale: bool = False) -> PublishPlan:
+        """What `publish` would make; see `featurestore.preview.publication`. Raises as `publish` does."""
+        from featurestore import preview
+
+        return preview.publication(self, tag=tag, allow_stale=allow_stale)
 
     def release(self, name: str = "latest") -> Release:
         """Open a release. Raises NotFound."""

@@ -470,7 +470,7 @@ def test_publishing_reads_each_table_at_the_version_it_pins(
         return real(name, version)
 
     status = store.status()
-    monkeypatch.setattr(store, "status", lambda: status)
+    monkeypatch.setattr(store, "status", lambda **_: status)
     monkeypatch.setattr(store.tables, "dataset", watched)
     manifest = store.publish().manifest
     pinned = {(name, version) for name, version in asked if version is not None}
