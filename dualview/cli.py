@@ -17,7 +17,9 @@ from dualview.commands import (
     doctor,
     errors,
     evaluate,
+    export,
     fit,
+    gc,
     ingest,
     init,
     materialize,
@@ -45,11 +47,14 @@ VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
     "Look and ask": [status, errors, doctor, sql, similar, releases],
     "Learn and recommend": [train, runs, evaluate, promote, recommend],
+    "Exchange with other tools": [export],
+    "Keep it in order": [gc],
     "Try it": [demo],
 }
 for panel, modules in VERBS.items():
     for module in modules:
-        app.command(module.__name__.rsplit(".", 1)[-1], rich_help_panel=panel)(module.run)
+        name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
+        app.command(name, rich_help_panel=panel)(module.run)
 
 
 # what the system says of a path that was given wrongly, or of a disk; any other error of its is a bug, and shown whole

@@ -13,6 +13,8 @@ from featurestore.errors import BadInput, did_you_mean
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from featurestore.export import ExportReport
+    from featurestore.gc import GcReport
     from ingest.load import IngestReport
     from ingest.materialize import MaterializeReport
 
@@ -87,6 +89,35 @@ class Store(ground.Store):
         from ingest.materialize import materialize
 
         return materialize(self, features, **options)
+
+    def export(
+        self,
+        out: str | Path,
+        *,
+        to: str = "parquet",
+        features: Sequence[str] | None = None,
+        release: str = "latest",
+        overwrite: bool = False,
+        dry_run: bool = False,
+    ) -> ExportReport:
+        """Write a release as parquet, npy or recbole into a folder; see `featurestore.export.export`."""
+        from featurestore.export import export
+
+        served = self.release(release)
+        return export(served, out, to=to, features=features, overwrite=overwrite, dry_run=dry_run)
+
+    def gc(
+        self,
+        *,
+        keep: int | None = None,
+        old_recipes: bool = False,
+        dry_run: bool = False,
+        wait: float | None = None,
+    ) -> GcReport:
+        """Free what neither a release nor a run needs; see `featurestore.gc.collect`."""
+        from dualview import housekeeping
+
+        return housekeeping.gc(self, keep=keep, old_recipes=old_recipes, dry_run=dry_run, wait=wait)
 
     def similar(
         self,

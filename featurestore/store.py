@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore import definitions as defs
-from featurestore import features, files, journal, schema, status
+from featurestore import features, files, journal, pending, schema, status, versions
 from featurestore.artifacts import Artifacts
 from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
-from featurestore.errors import BadInput, Conflict, ErrorExample, ErrorGroup, NotFound
+from featurestore.errors import BadInput, Conflict, DiskError, ErrorExample, ErrorGroup, NotFound
 from featurestore.lock import WriterLock
 from featurestore.recipe import Recipe
 from featurestore.schema import ValueKind
@@ -44,6 +44,7 @@ class Store:
         self.root = root
         self.tables = Tables(root / "tables")
         self.artifacts = Artifacts(root / "artifacts")
+        self._writing = False
 
     # ---- making and opening
 
@@ -96,9 +97,23 @@ class Store:
 
     @contextmanager
     def lock(self, verb: str, wait: float | None = None) -> Iterator[None]:
-        """Hold the writer's lock. Raises Conflict that names the holder."""
+        """Hold the writer's lock. Raises Conflict that names the holder.
+
+        What an earlier verb began and a kill interrupted is finished first; after the block, old versions of tables are
+        taken away where there are many (see `featurestore.versions`).
+        """
         with WriterLock(self.root).hold(verb, wait):
-            yield
+            if self._writing:  # a call inside a call
+                yield
+                return
+            self._writing = True
+            try:
+                pending.finish(self)
+                yield
+                with suppress(DiskError):  # the verb is done; upkeep comes again
+                    versions.tidy(self.tables)
+            finally:
+                self._writing = False
 
     # ---- features and their recipes
 

@@ -134,6 +134,12 @@ class Tables:
             lance.write_dataset(rows, str(self.path(name)), mode="overwrite")
         return self.version(name)
 
+    def restore(self, name: str, version: int) -> int:
+        """Make the content of an older version the newest again, as a new version."""
+        with self._writing(name):
+            self.dataset(name, version).restore()
+        return self.version(name)
+
     def delete(self, name: str, predicate: str) -> int:
         with self._writing(name):
             self._lancedb().open_table(name).delete(predicate)

@@ -14,6 +14,7 @@ event, whose id vector was never fitted: they are left out, and counted.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,19 @@ def serve(run: Run, release: Any) -> tuple[Served, SequentialModel]:
 
 
 def key(run: Run, release: Any) -> str:
-    weights = sha256_file(run.folder / "checkpoint" / checkpoint.BEST)
+    return _key(sha256_file(run.folder / "checkpoint" / checkpoint.BEST), release)
+
+
+def keys(run: Run, releases: Iterable[Any]) -> set[str]:
+    """The keys that a run's folders may have on these releases; none while it has no weights."""
+    weights = run.folder / "checkpoint" / checkpoint.BEST
+    if not weights.exists():
+        return set()
+    digest = sha256_file(weights)
+    return {_key(digest, release) for release in releases}
+
+
+def _key(weights: str, release: Any) -> str:
     facts = {"code": CODE, "manifest": release.manifest, "weights": weights}
     return sha256_text(canonical_json(facts))[:24]
 

@@ -21,6 +21,9 @@ Wait = Annotated[
         show_default="refuse at once",
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and write nothing whatever.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 ReleaseName = Annotated[str, typer.Option("--release", help="Name of a release, or latest.")]
 Where = Annotated[
