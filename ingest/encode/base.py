@@ -71,6 +71,7 @@ class TextOptions(Options):
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class BatchSize:
 
     size: int
 
-    def run(self, encode: Callable[[Sequence[Any], int], Vectors], rows: Sequence[Any]) -> Vectors:
+    def run(self, encode: Callable[[Sequence[Any], int], T], rows: Sequence[Any]) -> T:
         """`encode(rows, batch size)`, again with half the batch as long as that does not fit."""
         while True:
             try:
@@ -236,7 +237,7 @@ class BatchSize:
                 if self.size == 1 or not out_of_memory(error):
                     raise
             self.size = max(1, self.size // 2)
-            _free()
+            free()
 
 
 def in_batches(rows: Sequence[Any], batch: int, run: Callable[[Sequence[Any]], Vectors]) -> Vectors:
@@ -252,7 +253,8 @@ def precision(device: str, dtype: str) -> AbstractContextManager[Any]:
     return torch.autocast(torch.device(device).type, dtype=getattr(torch, dtype))
 
 
-def _free() -> None:
+def free() -> None:
+    """Give memory that nobody refers to any more back to the accelerator."""
     import gc
 
     import torch

@@ -284,6 +284,20 @@ def loading(folder: str | Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """The transformers library loads without drawing progress bars of its own."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _fetch(name: str, revision: str | None, weights: Weights) -> tuple[str, Path]:
     from huggingface_hub import HfApi, snapshot_download
 

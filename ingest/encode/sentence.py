@@ -25,7 +25,7 @@ from ingest.encode.base import (
     pick_device,
     register,
 )
-from ingest.encode.models import TRANSFORMERS, Models, loading
+from ingest.encode.models import TRANSFORMERS, Models, loading, no_bars
 
 if TYPE_CHECKING:
     from featurestore.recipe import Recipe
@@ -134,23 +134,16 @@ def load_library(folder: str, device: str, dtype: str) -> tuple[Any, int | None]
 def _load(folder: str, device: str, dtype: str, seed: int) -> Any:
     import torch
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with loading(folder), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return SentenceTransformer(
-                folder,
-                device=device,
-                trust_remote_code=False,
-                local_files_only=True,
-                model_kwargs={"dtype": dtype},
-            )
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    with no_bars(), loading(folder), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return SentenceTransformer(
+            folder,
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"dtype": dtype},
+        )
 
 
 def _probe(folder: str, library: Any, device: str, dtype: str) -> int:

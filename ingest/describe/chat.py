@@ -1,0 +1,52 @@
+"""What every chat model is sent of a request, in whatever way it is reached, so that two ways give one answer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from pydantic import Field
+
+from ingest.describe.base import PromptedOptions
+
+if TYPE_CHECKING:
+    from ingest.describe.base import Request, Turn
+
+MAX_PIXELS = 1_003_520  # 1,280 patches of 28 x 28 pixels
+
+
+class PicturedOptions(PromptedOptions):
+    max_pixels: int = Field(
+        default=MAX_PIXELS,
+        ge=28 * 28,
+        description="A larger picture is shrunk in proportion to at most so many pixels before a model sees it.",
+    )
+
+
+def within(picture: Image.Image, max_pixels: int) -> Image.Image:
+    """RGB, shrunk in proportion to at most `max_pixels`; a smaller one is left as it is."""
+    width, height = picture.size
+    if width * height > max_pixels:
+        scale = math.sqrt(max_pixels / (width * height))
+        picture = picture.convert("RGB").resize(
+            (max(1, math.floor(width * scale)), max(1, math.floor(height * scale))), Image.Resampling.LANCZOS
+        )
+    return picture.convert("RGB")
+
+
+def parts(turn: Turn, max_pixels: int) -> list[str | Image.Image]:
+    """A turn's texts and pictures in order. Texts that follow each other are one text, as a chat template sees them."""
+    found: list[str | Image.Image] = []
+    for part in turn.parts:
+        if not isinstance(part, str):
+            found.append(within(part, max_pixels))
+        elif found and isinstance(found[-1], str):
+            found[-1] += part
+        else:
+            found.append(part)
+    return found
+
+
+def pictures(request: Request) -> int:
+    return sum(not isinstance(part, str) for turn in request.turns for part in turn.parts)
