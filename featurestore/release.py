@@ -289,10 +289,19 @@ class Release:
 
     def cell(self, feature: str, row: int) -> Cell:
         """Whether the item in `row` has a value of `feature`, and if not, why."""
-        states = np.load(self._path(self.facts(feature)["files"]["cells"]), mmap_mode="r", allow_pickle=False)
-        return Cell(int(states[row]))
+        return Cell(int(self.cells(feature)[row]))
+
+    def cells(self, feature: str) -> npt.NDArray[np.uint8]:
+        """(n_items,) the same of every row, memory-mapped."""
+        path = self._path(self.facts(feature)["files"]["cells"])
+        states: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return states
 
     # ---- files
+
+    def paths(self, feature: str) -> dict[str, Path]:
+        """The derived files of a feature by their part: cells, rows, values, offsets, index. Raises NotFound."""
+        return {part: self._path(entry) for part, entry in self.facts(feature)["files"].items()}
 
     def files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Every derived file, as (path, {"bytes", "sha256", ...}). With the manifest they are the whole release."""

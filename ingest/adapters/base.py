@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -116,10 +115,3 @@ def replaced(raw: Raw, table: pa.Table, untyped: frozenset[str] | None = None) -
     """The same source with another table of the same rows."""
     kept = raw.untyped if untyped is None else untyped
     return Raw(raw.name, table, raw.lines, raw.rejects, raw.unreadable, kept)
-
-
-def chosen(raw: Raw, keep: np.ndarray) -> Raw:
-    """Only the rows where the mask `keep` (n,) is true."""
-    return Raw(
-        raw.name, raw.table.filter(pa.array(keep)), raw.lines[keep], raw.rejects, raw.unreadable, raw.untyped
-    )
