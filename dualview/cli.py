@@ -1,7 +1,8 @@
 """The command line: a thin skin over the Python calls, one file a verb in `dualview/commands`.
 
 Nothing heavy is imported until a verb needs it. Exit codes: 0 done, 1 error, 2 something is stale or below what was
-asked, 130 interrupted.
+asked, 130 interrupted. With --json, stdout is one JSON document whatever happens: the verb's result, or
+{"error": {code, message, remedy, retryable}}; what is said to people stays on stderr.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import Any
 
 import typer
 
@@ -72,6 +74,9 @@ def _top(version: bool = typer.Option(False, "--version", help="Print the versio
         raise typer.Exit
 
 
+USAGE: Any = typer.BadParameter.__mro__[2]  # what Typer raises for a wrong call
+
+
 def main() -> None:
     # torch and FAISS bring an OpenMP each: waiting threads that spin slow both down (measured: 10x on a busy machine)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -79,25 +84,55 @@ def main() -> None:
     typer.BadParameter.__mro__[1].exit_code = 1  # type: ignore[attr-defined]  # wrong usage is an error, not "stale"
     from featurestore.errors import DualviewError
 
+    asked = "--json" in sys.argv[1:]
     try:
-        app()
+        # standing alone, Typer prints by itself what is wrong with a call, and ends
+        sys.exit(app(standalone_mode=not asked))
     except DualviewError as error:
-        from dualview import console
-
-        console.failure(error.message, error.remedy)
+        _failed(error.code, error.message, error.remedy, error.retryable, asked)
         sys.exit(error.exit_code)
+    except USAGE as error:
+        _failed("usage", error.format_message(), "dualview VERB --help", False, asked)
+        sys.exit(1)
     except OSError as error:
         if error.filename is None or error.errno not in PLACES:
+            _bug(error, asked)
             raise
-        from dualview import console
-
-        console.failure(
-            f"{error.filename}: {error.strerror}", "check the path, who owns it, and that the disk has room"
+        _failed(
+            "disk",
+            f"{error.filename}: {error.strerror}",
+            "check the path, who owns it, and that the disk has room",
+            True,
+            asked,
         )
         sys.exit(1)
     except SystemExit as stop:
         if stop.code == 130:
-            sys.stderr.write(
-                "\ninterrupted: everything committed so far is kept; run the same command again to go on\n"
-            )
+            said = "everything committed so far is kept; run the same command again to go on"
+            sys.stderr.write(f"\ninterrupted: {said}\n")
+            _as_json("interrupted", "interrupted", said, True, asked)
         raise
+    except Exception as error:
+        _bug(error, asked)
+        raise
+
+
+def _failed(code: str, message: str, remedy: str | None, retryable: bool, asked: bool) -> None:
+    """Say on stderr why it failed, and with --json on stdout too, so that a script has one document to read."""
+    from dualview import console
+
+    console.failure(message, remedy)
+    _as_json(code, message, remedy, retryable, asked)
+
+
+def _bug(error: Exception, asked: bool) -> None:
+    _as_json("bug", f"{type(error).__name__}: {error}", None, False, asked)
+
+
+def _as_json(code: str, message: str, remedy: str | None, retryable: bool, asked: bool) -> None:
+    if asked:
+        from dualview import console
+
+        console.as_json(
+            {"error": {"code": code, "message": message, "remedy": remedy, "retryable": retryable}}
+        )

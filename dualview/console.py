@@ -6,10 +6,13 @@ terminal progress is a quiet log line every ten seconds.
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -32,9 +35,7 @@ def table(
 ) -> None:
     """Print rows; numbers are right-aligned. plain: integers as they are, for values that are no counts."""
     listed = [list(row) for row in rows]
-    view = Table(
-        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
-    )
+    view = Table(header_style="bold", box=None, pad_edge=False)
     for place, name in enumerate(columns):
         numeric = bool(listed) and all(
             isinstance(row[place], int | float) or row[place] is None for row in listed
@@ -44,6 +45,8 @@ def table(
         )
     for row in listed:
         view.add_row(*[str(v) if plain and type(v) is int else cell(v) for v in row])
+    if title:  # not the table's own, which is broken to the table's width
+        out.print(f"[bold]{escape(title)}[/bold]", highlight=False)
     out.print(view)
     if note:
         out.print(f"[dim]{escape(note)}[/dim]")
@@ -64,7 +67,35 @@ def cell(value: object) -> str:
 
 
 def as_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    """Print a result as JSON. What JSON has no word for: NaN and infinite become null, bytes base64, the rest text."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=_spelled, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=2, ensure_ascii=False, default=_spelled)
+    sys.stdout.write(text + "\n")
+
+
+def _spelled(value: Any) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def results_aside() -> Iterator[None]:
+    """Tables go to stderr while the block runs, so that stdout is left for JSON."""
+    global out
+    was, out = out, err
+    try:
+        yield
+    finally:
+        out = was
 
 
 def say(message: str) -> None:
@@ -84,6 +115,15 @@ def failure(message: str, remedy: str | None) -> None:
 
 def megabytes(size: int | None) -> str:
     return "-" if size is None else f"{size / 1e6:,.1f} MB"
+
+
+def duration(seconds: float | None) -> str | None:
+    """A time as people say it: 0.4 s, 12 s, 3 min, 2.5 h."""
+    if seconds is None:
+        return None
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 class Progress:

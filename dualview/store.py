@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from featurestore.export import ExportReport
     from featurestore.gc import GcReport
+    from ingest.estimate import MaterializeEstimate
     from ingest.load import IngestReport
     from ingest.materialize import MaterializeReport
 
@@ -61,12 +62,14 @@ class Store(ground.Store):
         remove_missing: bool = False,
         replace_interactions: bool = False,
         keep_images: bool = False,
+        dry_run: bool = False,
         wait: float | None = None,
         progress: Callable[[int, int | None, str], None] | None = None,
     ) -> IngestReport:
         """Read a catalogue and a log, each a path (csv, jsonl, parquet, folder of images), an Arrow table or pandas.
 
         format: `items` is the folder of a public data set, such as "movielens-1m"; see `ingest.adapters`.
+        dry_run: report what would change, and write nothing.
         """
         from ingest.load import ingest
 
@@ -80,9 +83,16 @@ class Store(ground.Store):
             remove_missing=remove_missing,
             replace_interactions=replace_interactions,
             keep_images=keep_images,
+            dry_run=dry_run,
             wait=wait,
             progress=progress,
         )
+
+    def estimate(self, features: Sequence[str] | None = None, **options: Any) -> MaterializeEstimate:
+        """What `materialize` would compute and how long it would take; see `ingest.estimate.estimate`."""
+        from ingest.estimate import estimate
+
+        return estimate(self, features, **options)
 
     def materialize(self, features: Sequence[str] | None = None, **options: Any) -> MaterializeReport:
         """Compute whatever is not current; see `ingest.materialize.materialize`."""

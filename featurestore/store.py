@@ -51,14 +51,7 @@ class Store:
     @classmethod
     def create(cls, root: str | Path, features_toml: str) -> Self:
         """Make an empty store. Raises BadInput for a bad features.toml, Conflict where something else is."""
-        folder = _local(root)
-        if (folder / MANIFEST).exists():
-            raise Conflict(f"{folder} is a store already", remedy="choose another folder, or use it as it is")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise Conflict(
-                f"{folder} is there and not empty", remedy="choose a folder that does not exist yet"
-            )
-        defs.parse(features_toml)
+        folder, _ = cls.plan_create(root, features_toml)
         try:
             with files.disk_errors(str(folder)):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +67,18 @@ class Store:
             folder / MANIFEST, {"format": schema.FORMAT, "id": uuid.uuid4().hex, "created": made}
         )
         return cls(folder)
+
+    @classmethod
+    def plan_create(cls, root: str | Path, features_toml: str) -> tuple[Path, Definitions]:
+        """The folder that `create` would make and the features declared in it. Raises as `create` does."""
+        folder = _local(root)
+        if (folder / MANIFEST).exists():
+            raise Conflict(f"{folder} is a store already", remedy="choose another folder, or use it as it is")
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise Conflict(
+                f"{folder} is there and not empty", remedy="choose a folder that does not exist yet"
+            )
+        return folder, defs.parse(features_toml)
 
     @classmethod
     def open(cls, root: str | Path) -> Self:

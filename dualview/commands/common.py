@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from dualview.store import Store
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document, of a failure too, instead of tables.")
+]
 Wait = Annotated[
     float | None,
     typer.Option(

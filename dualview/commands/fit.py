@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, StorePath, Wait
+from dualview.commands.common import AsJson, DryRun, StorePath, Wait
 
 
 def run(
@@ -17,6 +17,7 @@ def run(
     refit: Annotated[
         bool, typer.Option("--refit", help="Fit again although a fit exists; this makes a new recipe.")
     ] = False,
+    dry_run: DryRun = False,
     wait: Wait = None,
     json: AsJson = False,
 ) -> None:
@@ -27,9 +28,22 @@ def run(
     """
     from dualview import console
     from dualview.commands.common import open_store
-    from ingest.materialize import fit_transform
+    from ingest.resolve import fit_transform, plan_fit
 
-    recipe = fit_transform(open_store(store), feature, refit=refit, wait=wait)
+    opened = open_store(store)
+    if dry_run:
+        plan = plan_fit(opened, feature, refit=refit)
+        if json:
+            console.as_json({"dry_run": True} | plan.to_dict())
+            return
+        console.say(
+            f"{feature}: {plan.encoder} would be fitted on {plan.texts:,} texts ({', '.join(plan.columns)}) of "
+            f"{plan.items:,} items; "
+            + (f"recipe {plan.recipe} would be left, its cells computed anew; " if plan.recipe else "")
+            + "nothing was written"
+        )
+        return
+    recipe = fit_transform(opened, feature, refit=refit, wait=wait)
     if json:
         console.as_json({"feature": feature, "recipe": recipe.id})
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, StorePath, Wait
+from dualview.commands.common import AsJson, DryRun, StorePath, Wait
 
 
 def run(
@@ -63,6 +63,7 @@ def run(
     replace_interactions: Annotated[
         bool, typer.Option("--replace-interactions", help="Swap the stored log for EVENTS.")
     ] = False,
+    dry_run: DryRun = False,
     wait: Wait = None,
     json: AsJson = False,
 ) -> None:
@@ -92,17 +93,23 @@ def run(
             remove_missing=remove_missing,
             replace_interactions=replace_interactions,
             keep_images=keep_images,
+            dry_run=dry_run,
             wait=wait,
             progress=progress,
         )
     if json:
-        console.as_json(report.to_dict())
+        console.as_json({"dry_run": dry_run} | report.to_dict())
         return
-    console.report(report.to_dict(), title=f"Ingested into {opened.root}")
+    title = f"{'What an ingest would do to' if dry_run else 'Ingested into'} {opened.root}"
+    console.report(report.to_dict(), title=title)
     for note in report.notes:
         console.warn(note)
-    if report.quarantined:
-        console.warn(
-            f"{sum(report.quarantined.values()):,} rows or fields were set aside; see: dualview errors {store}"
-        )
+    aside = sum(report.quarantined.values())
+    if dry_run:
+        if aside:
+            console.warn(f"{aside:,} rows or fields would be set aside")
+        console.say("nothing was written")
+        return
+    if aside:
+        console.warn(f"{aside:,} rows or fields were set aside; see: dualview errors {store}")
     console.say(f"next: dualview materialize {store}")

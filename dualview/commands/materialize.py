@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, Device, StorePath, Wait
+from dualview.commands.common import AsJson, Device, DryRun, StorePath, Wait
+
+if TYPE_CHECKING:
+    from ingest.estimate import MaterializeEstimate
 
 
 def run(
@@ -29,18 +32,27 @@ def run(
         ),
     ] = None,
     device: Device = "auto",
+    dry_run: DryRun = False,
     wait: Wait = None,
     json: AsJson = False,
 ) -> None:
     """Compute every cell that is missing or stale, and nothing else.
 
-    Stopped half-way, it goes on where its last commit was.
+    Stopped half-way, it goes on where its last commit was. With --dry-run, the time is judged by a small sample that is
+    really computed, and thrown away.
     """
     from dualview import console
     from dualview.commands.common import open_store
     from ingest.materialize import materialize
 
     opened = open_store(store)
+    if dry_run:
+        told = opened.estimate(feature, failed=failed, limit=limit, batch_size=batch_size, device=device)
+        if json:
+            console.as_json(told.to_dict())
+        else:
+            _print(told)
+        return
     with console.Progress() as progress:
         report = materialize(
             opened,
@@ -81,3 +93,43 @@ def run(
     if report.errors:
         console.warn(f"{report.errors:,} cells could not be computed; see: dualview errors {store}")
         raise typer.Exit(2)
+
+
+def _print(told: MaterializeEstimate) -> None:
+    from dualview import console
+
+    paid = any(f.usage.tokens is not None or f.usage.cost is not None for f in told.features)
+    rows: list[list[object]] = []
+    for f in told.features:
+        rate = f"{f.usage.rate:,.0f}" if f.usage.rate else None
+        counts = [f.missing, f.stale, f.failed, f.blocked, f.inputs]
+        price = [f.usage.tokens, f.usage.cost] if paid else []
+        took = console.duration(f.usage.seconds)
+        rows.append([f.feature, f.recipe, *counts, f.usage.sample, rate, took, *price])
+    columns = [
+        "feature",
+        "recipe",
+        "missing",
+        "stale",
+        "failed",
+        "waiting",
+        "inputs",
+        "tried",
+        "a second",
+        "time",
+    ]
+    console.table(
+        None,
+        [*columns, "tokens", "US$"] if paid else columns,
+        rows,
+        note="inputs: distinct ones, each computed once; tried: so many of them were computed to measure the time",
+    )
+    for f in told.features:
+        for note in ([f"recipe: {f.resolve}"] if f.resolve else []) + list(f.usage.notes):
+            console.warn(f"{f.feature}: {note}")
+    if told.cells or any(f.blocked for f in told.features):
+        console.say(
+            f"about {console.duration(told.seconds) or 'nobody knows how long'} in all; nothing was written"
+        )
+    else:
+        console.say("everything is current: nothing would be computed")

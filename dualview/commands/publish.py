@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, StorePath, Wait
+from dualview.commands.common import AsJson, DryRun, StorePath, Wait
+
+if TYPE_CHECKING:
+    from featurestore.preview import PublishPlan
 
 
 def run(
@@ -17,6 +20,7 @@ def run(
     allow_stale: Annotated[
         bool, typer.Option("--allow-stale", help="Publish although some features are not current.")
     ] = False,
+    dry_run: DryRun = False,
     wait: Wait = None,
     json: AsJson = False,
 ) -> None:
@@ -25,6 +29,13 @@ def run(
     from dualview.commands.common import open_store
 
     opened = open_store(store)
+    if dry_run:
+        plan = opened.plan_publish(tag=tag, allow_stale=allow_stale)
+        if json:
+            console.as_json(plan.to_dict())
+        else:
+            _print(plan)
+        return
     release = opened.publish(tag=tag, allow_stale=allow_stale, wait=wait)
     if json:
         console.as_json(release.manifest)
@@ -35,3 +46,21 @@ def run(
         release.coverage_rows(),
     )
     console.say(f"next: dualview similar {store} ITEM_ID")
+
+
+def _print(plan: PublishPlan) -> None:
+    from dualview import console
+
+    if plan.unchanged:
+        console.say(f"nothing changed since release {plan.release}: it would be given back")
+        return
+    console.table(
+        f"Release {plan.release} would hold {plan.items:,} items ({plan.added:,} new, {plan.removed:,} gone since the "
+        f"latest) and {plan.events:,} events",
+        ["feature", "recipe", "in the latest", "values", "not current", "to derive"],
+        [
+            [f.feature, f.recipe, f.before, f.values, f.not_current, console.megabytes(f.bytes)]
+            for f in plan.features
+        ],
+    )
+    console.say(f"about {console.megabytes(plan.bytes)} would be derived in all; nothing was written")
