@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore import store as ground
 from featurestore.errors import BadInput, did_you_mean
+from featurestore.query import BETA, Mode, Query
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,35 +132,63 @@ class Store(ground.Store):
 
     def similar(
         self,
-        item: str | None = None,
+        item: str | Sequence[str] | None = None,
         *,
+        unlike: str | Sequence[str] = (),
         text: str | None = None,
-        image: str | Path | None = None,
+        image: str | Path | bytes | None = None,
         feature: str | None = None,
+        features: Mapping[str, float] | Sequence[str] | None = None,
+        mode: Mode = "vector",
         where: str | None = None,
         k: int = 10,
+        diversity: float = 0.0,
+        beta: float = BETA,
+        explain: bool = False,
+        exact: bool = False,
         release: str = "latest",
         device: str = "auto",
     ) -> pa.Table:
-        """The k nearest items to an item, a text or a picture; exactly one of the three is given.
+        """The k items most like an item, several items, a text, a picture, or any of these together.
 
-        Returns item_id, score (cosine) and the catalogue's columns, best first. Without `feature`, one is chosen
-        that the query fits: for a text a feature whose model reads text, for a picture one whose model sees.
+        feature: whose vectors to compare; features: several, each with its weight ({"text": 0.3, "image": 0.7}).
+        Without either, one is chosen that fits the query. The other arguments are those of `featurestore.query.Query`.
+
+        Returns item_id, score and the catalogue's columns, best first; see docs/similar.md for what a score means.
         """
-        from featurestore.search import similar
-
-        given = [
-            name for name, value in (("item", item), ("text", text), ("image", image)) if value is not None
-        ]
-        if len(given) != 1:
+        if feature is not None and features is not None:
             raise BadInput(
-                f"similar takes one of item, text or image, got {' and '.join(given) or 'none'}",
-                remedy="give an ITEM_ID, or --text WORDS, or --image FILE",
+                "give feature or features, not both", remedy="features={'text': 0.3, 'image': 0.7}"
             )
-        served = self.release(release)
-        if item is not None:
-            return similar(served, item=item, feature=feature, where=where, k=k)
-        from ingest.encode.query import embed_query
+        weights = {feature: 1.0} if feature is not None else features
+        if weights is not None and not isinstance(weights, Mapping):
+            weights = dict.fromkeys([weights] if isinstance(weights, str) else weights, 1.0)
+        query = Query(
+            items=_names(item),
+            unlike=_names(unlike),
+            text=text,
+            image=image,
+            features=weights,
+            mode=mode,
+            where=where,
+            k=k,
+            diversity=diversity,
+            beta=beta,
+            explain=explain,
+            exact=exact,
+        )
+        return self.search(query, release=release, device=device)
 
-        vector, chosen = embed_query(self, served, text=text, image=image, feature=feature, device=device)
-        return similar(served, vector=vector, feature=chosen, where=where, k=k)
+    def search(self, query: Query, *, release: str = "latest", device: str = "auto") -> pa.Table:
+        """Answer a query; see `featurestore.search.search`. Whoever asks often keeps the release and calls that."""
+        from featurestore.search import search
+        from ingest.encode.query import ReleaseEncoder
+
+        served = self.release(release)
+        plain = query.text is None and query.image is None
+        return search(served, query, None if plain else ReleaseEncoder(self, served, device))
+
+
+def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Ids, each once, in their order."""
+    return tuple(dict.fromkeys([given] if isinstance(given, str) else given or ()))

@@ -42,20 +42,22 @@ class Ranking:
         return len(self.rows)
 
 
-def top(asked: Sequence[Asked], k: int, allowed: Bool | None, exclude: Int64) -> Ranking:
+def top(
+    asked: Sequence[Asked], k: int, allowed: Bool | None, exclude: Int64, *, exact: bool = False
+) -> Ranking:
     """The k best items that have a vector of at least one of the features.
 
-    allowed: mask over the release's rows. exclude: rows that are not answered.
+    allowed: mask over the release's rows. exclude: rows that are not answered. exact: see `Query`.
     """
     if len(asked) == 1:
-        rows, _ = _shortlist(asked[0], k, allowed, exclude)
+        rows, _ = _shortlist(asked[0], k, allowed, exclude, exact)
         return rank(asked, rows, k)
     every = _candidates(asked, allowed, exclude)
     if len(every) <= max(FEW, SHARE * k):
         return rank(asked, every, k)
     depth = max(2 * k, math.isqrt(k * len(every)))
     while depth * SHARE < len(every):
-        lists = [_shortlist(one, depth, allowed, exclude) for one in asked]
+        lists = [_shortlist(one, depth, allowed, exclude, exact) for one in asked]
         found = rank(asked, np.unique(np.concatenate([rows for rows, _ in lists])), k)
         bound = sum(bound for _, bound in lists)  # in the order in which parts are summed
         if len(found) == k and found.scores[-1] > np.float32(bound):
@@ -105,11 +107,13 @@ def _candidates(asked: Sequence[Asked], allowed: Bool | None, exclude: Int64) ->
     return rows
 
 
-def _shortlist(one: Asked, depth: int, allowed: Bool | None, exclude: Int64) -> tuple[Int64, float]:
+def _shortlist(
+    one: Asked, depth: int, allowed: Bool | None, exclude: Int64, exact: bool
+) -> tuple[Int64, float]:
     """The best rows of one feature, and the most that it can add to the score of a row that is not among them."""
     own = one.places(exclude)
     scores, places = one.index.search(
-        one.vector, depth, one.allowed(allowed), [own[own >= 0]] if len(own) else None
+        one.vector, depth, one.allowed(allowed), [own[own >= 0]] if len(own) else None, exact=exact
     )
     kept = places[0] >= 0
     rows = one.rows(places[0][kept])

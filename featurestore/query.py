@@ -73,7 +73,8 @@ class Query:
     mode: "vector", by cosine; "keyword", by BM25 over titles and texts; "hybrid", both fused by reciprocal rank.
     where: a filter, see `featurestore.filters`. k: 1 to 10,000; fewer answers come where fewer satisfy the filter.
     diversity: 0 for the most relevant, towards 1 for answers that differ from each other. beta: how far to go away
-    from `unlike`. explain: give with each answer how its score came about.
+    from `unlike`. explain: give with each answer how its score came about. exact: look at every vector, where an index
+    would look at a shortlist.
     """
 
     items: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Query:
     diversity: float = 0.0
     beta: float = BETA
     explain: bool = False
+    exact: bool = False
 
     def __post_init__(self) -> None:
         check_k(self.k)
@@ -220,7 +222,7 @@ class Asked:
     def rows(self, places: npt.ArrayLike) -> Int64:
         """The way back."""
         found = np.asarray(places, np.int64)
-        return found if self.complete else self.matrix.rows[found].astype(np.int64)
+        return found if self.complete else np.asarray(self.matrix.rows[found], np.int64)
 
     def allowed(self, mask: Bool | None) -> Bool | None:
         """A mask over the release's rows as one over the matrix's."""
@@ -312,7 +314,7 @@ def _combined(positive: list[Float32], negative: list[Float32], beta: float) -> 
     if negative:
         combined = combined - beta * np.mean([_unit(vector) for vector in negative], axis=0)
     left = float(np.linalg.norm(combined)) > CANCELLED
-    return (combined if left else np.zeros_like(combined)).astype(np.float32)
+    return np.asarray(combined if left else np.zeros_like(combined), np.float32)
 
 
 def _places(matrix: FeatureMatrix, complete: bool, rows: npt.ArrayLike) -> Int64:

@@ -4,8 +4,8 @@
 one feature. `nearest` gives rows and scores, the others a table.
 
 What a score is: by vectors, the sum of weight x cosine, which with one feature of weight 1 is the cosine; by keywords,
-BM25; both fused, the sum of 1 / (60 + rank), of the item's rank by vectors and its rank by words. A diverse answer keeps
-these scores but not their order.
+BM25; both fused, the sum of 1 / (60 + rank), of the item's rank by vectors and its rank by words. A diverse answer
+keeps these scores but not their order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore import blend, rerank
+from featurestore import blend, explain, rerank
 from featurestore.errors import BadInput
 from featurestore.query import (
     Asked,
@@ -79,8 +79,12 @@ def nearest(
     vector: npt.ArrayLike | None = None,
     where: str | None = None,
     k: int = 10,
+    exact: bool = False,
 ) -> tuple[Float32, Int32]:
-    """The same without names: scores (n,) float32 and rows of the release (n,) int32, n <= k."""
+    """The same without names: scores (n,) float32 and rows of the release (n,) int32, n <= k.
+
+    exact: look at every vector, where the index would look at a shortlist.
+    """
     check_k(k)
     index, matrix = release.index(feature), release.matrix(feature)
     complete = len(matrix) == release.n_items  # every item has a vector: rows of both are the same
@@ -92,7 +96,7 @@ def nearest(
         place = row if complete else matrix.place_of(row)
         if place < 0:
             raise without_vector(release, feature, row)
-        scores, rows = index.search_row(place, k, allowed)
+        scores, rows = index.search_row(place, k, allowed, exact=exact)
     else:
         assert vector is not None
         query = np.asarray(vector, np.float32)
@@ -101,7 +105,7 @@ def nearest(
                 f"the query has shape {query.shape}, vectors of '{feature}' have {index.dim} numbers",
                 remedy="encode it with the model that made the feature",
             )
-        both = index.search(query, k, allowed)
+        both = index.search(query, k, allowed, exact=exact)
         kept = both[1][0] >= 0
         scores, rows = both[0][0][kept], both[1][0][kept]
     return scores, rows if complete else matrix.rows[rows]
@@ -124,11 +128,11 @@ def search(release: Release, query: Query, encoder: Encoder | None = None) -> pa
         asked = ask(release, query, encoder)
         answer = (_by_vectors if query.mode == "vector" else _by_both)(release, query, asked, allowed)
     if not len(answer.rows):
-        answer.notes.append(_nothing(query, allowed))
+        answer.notes.append(explain.nothing(query, allowed))
     told: dict[str, Any] = {"notes": answer.notes} if answer.notes else {}
     if not query.explain:
         return _table(release, answer.scores, answer.rows, told=told)
-    told = _facts(release, query, allowed) | answer.facts | told
+    told = explain.told(release, query, answer.asked, allowed) | answer.facts | told
     return _table(release, answer.scores, answer.rows, answer.columns, told)
 
 
@@ -146,6 +150,7 @@ class _Answer:
 
     scores: Float32
     rows: npt.NDArray[Any]
+    asked: list[Asked] = field(default_factory=list)
     columns: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # NaN and -1: there is none
     facts: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -164,24 +169,19 @@ def _lean(release: Release, query: Query, encoder: Encoder | None) -> _Answer | 
     if more or weight != 1:
         return None
     release.facts(feature)  # a feature that is not there is said before an item that is not
-    if query.items:
-        row = release.row_of(query.items[0])
-        scores, rows = nearest(release, feature, row=row, where=query.where, k=query.k)
-    else:
-        (one,) = ask(release, query, encoder)
-        scores, rows = nearest(release, feature, vector=one.vector, where=query.where, k=query.k)
-    answer = _Answer(scores, rows)
-    if query.explain:
-        answer.columns = {f"part.{feature}": scores}
-        answer.facts["features"] = [_feature_facts(release, one) for one in ask(release, query, encoder)]
-    return answer
+    asked = ask(release, query, encoder) if query.explain or not query.items else []
+    row = release.row_of(query.items[0]) if query.items else None
+    vector = None if query.items else asked[0].vector
+    scores, rows = nearest(
+        release, feature, row=row, vector=vector, where=query.where, k=query.k, exact=query.exact
+    )
+    return _Answer(scores, rows, asked, {f"part.{feature}": scores})
 
 
 def _by_vectors(release: Release, query: Query, asked: list[Asked], allowed: Bool | None) -> _Answer:
     pool = rerank.pool_size(query.k) if query.diversity else query.k
-    found = blend.top(asked, pool, allowed, _own(release, query))
-    answer = _Answer(found.scores, found.rows, _part_columns(asked, found.parts))
-    answer.facts["features"] = [_feature_facts(release, one) for one in asked]
+    found = blend.top(asked, pool, allowed, _own(release, query), exact=query.exact)
+    answer = _Answer(found.scores, found.rows, asked, _part_columns(asked, found.parts))
     return _diverse(answer, asked, query, found.scores) if query.diversity else answer
 
 
@@ -191,12 +191,12 @@ def _by_both(release: Release, query: Query, asked: list[Asked], allowed: Bool |
     pool = rerank.pool_size(query.k) if query.diversity else query.k
     window = max(LEAST_WINDOW, WINDOW * query.k)
     own = _own(release, query)
-    by_vectors = blend.top(asked, window, allowed, own).rows
+    by_vectors = blend.top(asked, window, allowed, own, exact=query.exact).rows
     words, by_words = release.words.search(query.text, window, allowed, own)
     rows, parts = rerank.reciprocal_rank([by_vectors, by_words])
     rows, parts = rows[:pool], parts[:pool]
     cosines = blend.parts(asked, rows)
-    answer = _Answer(parts.sum(axis=1).astype(np.float32), rows)
+    answer = _Answer(parts.sum(axis=1).astype(np.float32), rows, asked)
     answer.columns = {
         "vector_rank": _ranks(by_vectors, rows),
         "vector_rrf": parts[:, 0],
@@ -206,10 +206,11 @@ def _by_both(release: Release, query: Query, asked: list[Asked], allowed: Bool |
         **_part_columns(asked, cosines),
         "bm25": _values(by_words, words, rows),
     }
-    answer.facts["features"] = [_feature_facts(release, one) for one in asked]
     answer.facts["fusion"] = {"method": "reciprocal rank", "k": rerank.RRF_K, "window": window}
     if not len(by_words) and (unknown := release.words.unknown(query.text)):
-        answer.notes.append(f"no item has a word of the text ({_listed(unknown)}): answered by vectors alone")
+        answer.notes.append(
+            f"no item has a word of the text ({explain.listed(unknown)}): answered by vectors alone"
+        )
     greatest = 2 / (rerank.RRF_K + 1)  # first in both rankings: relevance is brought to 0..1, as cosines are
     return _diverse(answer, asked, query, parts.sum(axis=1) / greatest) if query.diversity else answer
 
@@ -221,7 +222,7 @@ def _by_words(release: Release, query: Query, allowed: Bool | None) -> _Answer:
         unknown = index.unknown(query.text)
         near = [f"'{word}'" for word in map(index.near, unknown) if word]
         raise BadInput(
-            f"no item of release {release.name} has a word of the query: {_listed(unknown) or query.text!r}",
+            f"no item of release {release.name} has a word of the query: {explain.listed(unknown) or query.text!r}",
             remedy=f"did you mean {', '.join(near)}?" if near else "ask in other words, or --mode vector",
         )
     scores, rows = index.search(query.text, query.k, allowed)
@@ -233,8 +234,8 @@ def _diverse(answer: _Answer, asked: list[Asked], query: Query, relevance: npt.A
     order = rerank.diverse(relevance, blend.directions(asked, answer.rows), query.k, query.diversity)
     columns = {name: column[order] for name, column in answer.columns.items()}
     columns["relevance_rank"] = order + 1
-    told = answer.facts | {"diversity": {"diversity": query.diversity, "pool": len(answer.rows)}}
-    return _Answer(answer.scores[order], answer.rows[order], columns, told, answer.notes)
+    facts = answer.facts | {"diversity": {"diversity": query.diversity, "pool": len(answer.rows)}}
+    return _Answer(answer.scores[order], answer.rows[order], asked, columns, facts, answer.notes)
 
 
 def _own(release: Release, query: Query) -> Int64:
@@ -258,51 +259,6 @@ def _ranks(ranking: npt.ArrayLike, rows: Int64) -> Int64:
 def _values(ranking: npt.ArrayLike, values: Float32, rows: Int64) -> npt.NDArray[np.float64]:
     at = dict(zip(np.asarray(ranking).tolist(), values.tolist(), strict=True))
     return np.asarray([at.get(int(row), np.nan) for row in rows], np.float64)
-
-
-def _feature_facts(release: Release, one: Asked) -> dict[str, Any]:
-    facts = release.facts(one.feature)
-    return {
-        "feature": one.feature,
-        "weight": one.weight,
-        "recipe": facts["recipe_id"],
-        "encoder": facts["recipe"]["encoder"],
-        "model": facts["recipe"]["model"],
-        "asked_with": list(one.read),
-        "could_not_read": list(one.unread),
-        "index": facts["index"],
-    }
-
-
-def _facts(release: Release, query: Query, allowed: Bool | None) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "release": release.name,
-        "mode": query.mode,
-        "items": release.n_items,
-        "items_passing_filter": None if allowed is None else int(allowed.sum()),
-    }
-    if query.unlike:
-        told["beta"] = query.beta
-    if query.mode != "vector" and query.text is not None:
-        told["words"] = {
-            **release.manifest["text"],
-            "unknown": release.words.unknown(query.text),
-        }
-    return told
-
-
-def _nothing(query: Query, allowed: Bool | None) -> str:
-    """Why an answer is empty."""
-    if allowed is not None and not allowed.any():
-        return "no item satisfies the filter"
-    within = " that satisfies the filter" if allowed is not None else ""
-    if query.mode == "keyword":
-        return f"no item{within} has a word of the query"
-    return f"no other item{within} has a vector of the feature"
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(f"'{word}'" for word in words[:10]) + (", ..." if len(words) > 10 else "")
 
 
 # ---- tables

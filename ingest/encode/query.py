@@ -77,44 +77,60 @@ def query_encoder(
     return _loaded[key]
 
 
-def embed_query(
-    store: Store,
-    release: Release,
-    *,
-    text: str | None = None,
-    image: str | Path | bytes | None = None,
-    feature: str | None = None,
-    device: str = "auto",
-) -> tuple[Vector, str]:
-    """(vector, feature) of a text or a picture (path or bytes), in the space of a feature of `release`.
-
-    Without `feature`: for a text the first text feature, else an image feature whose model reads texts; for a picture
-    the first image feature. Raises BadInput, NotFound, ModelUnavailable.
+class ReleaseEncoder:
+    """Queries in the space of each feature of a release, by the recipe that the release was made with: what
+    `featurestore.search.search` is given for texts and pictures. Encoders are loaded when first used.
     """
-    if (text is None) == (image is None):
-        raise BadInput("a query is a text or a picture", remedy="give one of the two")
-    chosen = feature if feature is not None else _choose(release, of_text=text is not None)
-    recipe = Recipe.model_validate(release.facts(chosen)["recipe"])
-    defined = store.definitions.features.get(chosen)
-    encoder = query_encoder(store, recipe, device=device, hint=defined.model if defined else None)
-    if text is not None:
-        if encoder.text is None:
-            raise BadInput(
-                f"feature '{chosen}' is made from pictures by '{recipe.encoder}', which reads no texts",
-                remedy=_others(release, chosen, of_text=True),
-            )
-        if not text.strip():
-            raise BadInput("the query is empty", remedy="give some words")
-        return encoder.text(text), chosen
-    if encoder.image is None:
-        raise BadInput(
-            f"feature '{chosen}' is made from texts by '{recipe.encoder}', which sees no pictures",
-            remedy=_others(release, chosen, of_text=False),
+
+    def __init__(self, store: Store, release: Release, device: str = "auto") -> None:
+        self._store, self._release, self._device = store, release, device
+
+    def fitting(self, *, of_text: bool) -> list[str]:
+        """Features that a text (or a picture) can ask, best first: those made from such, then those across."""
+        own, across = [], []
+        for name in self._release.searchable:
+            recipe = self._release.facts(name)["recipe"]
+            if (recipe["kind"], recipe["encoder"]) not in base.known():
+                continue
+            if recipe["kind"] == ("embed_text" if of_text else "embed_image"):
+                own.append(name)
+            elif of_text and recipe["encoder"] == BOTH:
+                across.append(name)
+        return own + across
+
+    def text(self, feature: str, text: str) -> Vector:
+        """(dim,) Raises BadInput for a feature that reads no texts or a text without a vector; ModelUnavailable."""
+        encode = self._encoder(feature).text
+        if encode is None:
+            raise self._refusal(feature, "pictures", "reads no texts", of_text=True)
+        return encode(text)
+
+    def image(self, feature: str, image: str | Path | bytes) -> Vector:
+        """(dim,) of a picture, as a path or a file's bytes. Raises as `text` does."""
+        encode = self._encoder(feature).image
+        if encode is None:
+            raise self._refusal(feature, "texts", "sees no pictures", of_text=False)
+        return encode(_picture(image))
+
+    def _encoder(self, feature: str) -> QueryEncoder:
+        recipe = Recipe.model_validate(self._release.facts(feature)["recipe"])
+        defined = self._store.definitions.features.get(feature)
+        return query_encoder(
+            self._store, recipe, device=self._device, hint=defined.model if defined else None
         )
-    return encoder.image(_picture(image)), chosen
+
+    def _refusal(self, feature: str, made_from: str, cannot: str, *, of_text: bool) -> BadInput:
+        encoder = self._release.facts(feature)["recipe"]["encoder"]
+        others = [name for name in self.fitting(of_text=of_text) if name != feature]
+        return BadInput(
+            f"feature '{feature}' is made from {made_from} by '{encoder}', which {cannot}",
+            remedy=f"ask by one of: {', '.join(others)}"
+            if others
+            else "declare a feature for it in features.toml",
+        )
 
 
-def _picture(image: str | Path | bytes | None) -> Image.Image:
+def _picture(image: str | Path | bytes) -> Image.Image:
     from ingest.pictures import PictureError, decode, read_file
 
     try:
@@ -134,33 +150,3 @@ def _one(vectors: Vector, zero: CellError) -> Vector:
         )
     row: Vector = vectors[0]
     return row
-
-
-def _fitting(release: Release, *, of_text: bool) -> list[str]:
-    """Features that such a query can ask, best first."""
-    own, across = [], []
-    for name in release.searchable:
-        recipe = release.facts(name)["recipe"]
-        if (recipe["kind"], recipe["encoder"]) not in base.known():
-            continue
-        if recipe["kind"] == ("embed_text" if of_text else "embed_image"):
-            own.append(name)
-        elif of_text and recipe["encoder"] == BOTH:
-            across.append(name)
-    return own + across
-
-
-def _choose(release: Release, *, of_text: bool) -> str:
-    found = _fitting(release, of_text=of_text)
-    if not found:
-        what = "a text" if of_text else "a picture"
-        raise BadInput(
-            f"release {release.name} has no feature that {what} can ask",
-            remedy="declare one in features.toml, materialize and publish",
-        )
-    return found[0]
-
-
-def _others(release: Release, feature: str, *, of_text: bool) -> str:
-    found = [name for name in _fitting(release, of_text=of_text) if name != feature]
-    return f"ask by one of: {', '.join(found)}" if found else "declare a feature for it in features.toml"
