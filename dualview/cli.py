@@ -16,6 +16,7 @@ import typer
 
 from dualview.commands import (
     demo,
+    diff,
     doctor,
     errors,
     evaluate,
@@ -29,6 +30,7 @@ from dualview.commands import (
     publish,
     recommend,
     releases,
+    rollback,
     runs,
     similar,
     sql,
@@ -47,10 +49,10 @@ app = typer.Typer(
 
 VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
-    "Look and ask": [status, errors, doctor, sql, similar, releases],
+    "Look and ask": [status, errors, doctor, sql, similar, releases, diff],
     "Learn and recommend": [train, runs, evaluate, promote, recommend],
     "Exchange with other tools": [export],
-    "Keep it in order": [gc],
+    "Keep it in order": [rollback, gc],
     "Try it": [demo],
 }
 for panel, modules in VERBS.items():

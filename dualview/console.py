@@ -126,6 +126,20 @@ def duration(seconds: float | None) -> str | None:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def size(count: int) -> str:
+    """Bytes as a person reads them.
+
+    >>> size(512), size(20_480), size(3_000_000_000)
+    ('512 B', '20.5 kB', '3.0 GB')
+    """
+    amount, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{count} B" if unit == "B" else f"{amount:,.1f} {unit}"
+
+
 class Progress:
     """Progress of labelled steps: `start(label, total)`, `advance(n)`, `done()`; also a context manager."""
 

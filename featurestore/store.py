@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.preview import PublishPlan
+    from featurestore.diff import ReleaseDiff
     from featurestore.release import Release
+    from featurestore.rollback import RollbackReport
 
 MANIFEST = "store.json"
 
@@ -278,6 +280,22 @@ class Store:
         from featurestore import release
 
         return [release.open(self.root, name) for name in reversed(release.names(self.root))]
+
+    def diff(self, before: str, after: str = "latest") -> ReleaseDiff:
+        """What is other in one release than in another; "today" stands for the tables as they are. See
+        `featurestore.diff`.
+        """
+        from featurestore import diff
+
+        return diff.diff(self, before, after)
+
+    def rollback(
+        self, release: str, *, discard: bool = False, dry_run: bool = False, wait: float | None = None
+    ) -> RollbackReport:
+        """Make the store what it was at a release, and publish that; see `featurestore.rollback`."""
+        from featurestore import rollback
+
+        return rollback.rollback(self, release, discard=discard, dry_run=dry_run, wait=wait)
 
     def history(self) -> list[dict[str, Any]]:
         """What was written, oldest first."""

@@ -45,8 +45,8 @@ def run(
         "Would be freed" if dry_run else "Freed",
         ["what", "count", "size"],
         [
-            *[[each.kind, each.count, console.megabytes(each.bytes)] for each in report.freed],
-            ["total", sum(each.count for each in report.freed), console.megabytes(report.bytes)],
+            *[[each.kind, each.count, console.size(each.bytes)] for each in report.freed],
+            ["total", sum(each.count for each in report.freed), console.size(report.bytes)],
         ],
     )
     for name, reason in report.kept.items():
