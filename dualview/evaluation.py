@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from featurestore import journal
 from featurestore.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
     from featurestore.store import Store
     from recommender.evaluate import Result
+    from recommender.runs import Run
+    from recommender.splits import Split
 
 MEANING = {
     "HR": "share of users whose held-out item is among the first k",
@@ -110,26 +114,14 @@ def evaluate(
     """
     import pyarrow.parquet as pq
 
-    from recommender import data
     from recommender.baselines import popularity
     from recommender.evaluate import evaluate as rank
     from recommender.evaluate import sampled, scores_of
     from recommender.fit import pick_device
     from recommender.negatives import draw_negatives
-    from recommender.runs import open_run
 
-    if on not in ("test", "valid"):
-        raise BadInput(f"on is test or valid, not '{on}'")
-    if repeat not in (None, "mask", "allow"):
-        raise BadInput(f"repeat is mask or allow, not '{repeat}'")
-    which = cast(Literal["test", "valid"], on)
-    opened = open_run(store.root, run)
-    split = data.split_of(store.release(opened.release or "latest"), opened.config)
-    if split.hash != opened.split_hash:
-        raise Conflict(
-            f"run {opened.name} was trained on other events than its release gives",
-            remedy="train again: dualview train",
-        )
+    begun = time.monotonic()
+    opened, split, which = _asked(store, run, on, repeat)
     policy = cast(Literal["mask", "allow"], repeat or opened.config.repeat)
     model = opened.load_model(device=str(pick_device(device)))
     full = {opened.name: rank(scores_of(model, split, which), split, which, ks, repeat=policy)}
@@ -147,4 +139,51 @@ def evaluate(
     if among:
         kept[f"{on}_sampled"] = among[opened.name].to_dict()
     opened.write_metrics(**kept)
+    journal.record(
+        store.root,
+        "evaluate",
+        run=opened.name,
+        on=on,
+        users=len(report.result.users),
+        metrics=report.result.to_dict()["metrics"],
+        seconds=round(time.monotonic() - begun, 3),
+    )
     return report
+
+
+def plan_evaluation(
+    store: Store, run: str = "latest", *, on: str = "test", repeat: str | None = None
+) -> dict[str, Any]:
+    """What `evaluate` would rank and which files of the run it would write; raises as it does, and ranks nothing."""
+    opened, split, which = _asked(store, run, on, repeat)
+    return {
+        "run": opened.name,
+        "release": opened.release,
+        "on": on,
+        "split": split.description,
+        "users": len(split.users(which)),
+        "items": split.log.n_items,
+        "replaces": on in opened.metrics(),
+        "files": [f"runs/{opened.name}/{name}" for name in ("metrics.json", f"{on}_users.parquet")],
+    }
+
+
+def _asked(
+    store: Store, run: str, on: str, repeat: str | None
+) -> tuple[Run, Split, Literal["test", "valid"]]:
+    """The run, the events it is asked about, and which of them. Raises BadInput, NotFound, Conflict."""
+    from recommender import data
+    from recommender.runs import open_run
+
+    if on not in ("test", "valid"):
+        raise BadInput(f"on is test or valid, not '{on}'")
+    if repeat not in (None, "mask", "allow"):
+        raise BadInput(f"repeat is mask or allow, not '{repeat}'")
+    opened = open_run(store.root, run)
+    split = data.split_of(store.release(opened.release or "latest"), opened.config)
+    if split.hash != opened.split_hash:
+        raise Conflict(
+            f"run {opened.name} was trained on other events than its release gives",
+            remedy="train again: dualview train",
+        )
+    return opened, split, cast(Literal["test", "valid"], on)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from featurestore import journal
 from featurestore.errors import BadInput
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from featurestore.release import Release
     from featurestore.store import Store
+    from recommender.config import Config
     from recommender.runs import Run
 
 TOLD_APART = ("backbone", "items")  # options with a flag of their own
@@ -36,33 +43,126 @@ def fit(
     Raises BadInput for an unknown option or feature, NotFound for an unknown release or run.
     """
     from recommender import fit as trainer
+    from recommender.runs import allot
+
+    begun = time.monotonic()
+    source, config, folder = _asked(store, backbone, items, release, resume, options)
+    place = folder or allot(store.root, config.slug)
+    try:
+        run = trainer.fit(source, config, place, device=device, progress=progress)
+    except BaseException:
+        if folder is None:
+            with contextlib.suppress(OSError):
+                place.rmdir()  # only where it is empty: what was refused before it began takes no name
+        raise
+    seconds = round(time.monotonic() - begun, 3)
+    journal.record(store.root, "train", **run.summary(), resumed=resume is not None, seconds=seconds)
+    return run
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training would be. run: the name it would get. epoch_seconds: of its steps alone, without validation,
+    judged by `timed_steps` that were really made.
+    """
+
+    run: str
+    resumes: bool
+    release: str
+    features: dict[str, str]  # name -> recipe
+    split: dict[str, Any]
+    users: int
+    items: int
+    events: int
+    parameters: int
+    epochs: int
+    patience: int
+    steps_an_epoch: int
+    timed_steps: int
+    epoch_seconds: float
+    config: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"dry_run": True} | asdict(self)
+
+
+def plan_fit(
+    store: Store,
+    *,
+    backbone: str | None = None,
+    items: str | None = None,
+    release: str = "latest",
+    resume: str | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> TrainingPlan:
+    """What `fit` would train with the same arguments, and how fast; raises as it does, and keeps nothing."""
+    from recommender.fit import rehearse
+    from recommender.runs import next_name
+
+    source, config, folder = _asked(store, backbone, items, release, resume, options)
+    found = rehearse(source, config, device=device)
+    split = found.split
+    return TrainingPlan(
+        run=folder.name if folder else next_name(store.root, config.slug),
+        resumes=folder is not None,
+        release=source.name,
+        features={name: source.facts(name)["recipe_id"] for name in config.features},
+        split={"name": split.name, "hash": split.hash, "description": split.description, **split.numbers()},
+        users=split.log.n_users,
+        items=split.log.n_items,
+        events=len(split.log),
+        parameters=found.parameters,
+        epochs=config.epochs,
+        patience=config.patience,
+        steps_an_epoch=found.steps,
+        timed_steps=found.timed,
+        epoch_seconds=found.steps * found.step_seconds,
+        config=config.model_dump(mode="json"),
+    )
+
+
+def _asked(
+    store: Store,
+    backbone: str | None,
+    items: str | None,
+    release: str,
+    resume: str | None,
+    options: dict[str, Any],
+) -> tuple[Release, Config, Path | None]:
+    """What to train on, how, and the folder of the run to go on with, None for a new one."""
     from recommender.config import Config
-    from recommender.runs import allot, open_run
+    from recommender.runs import open_run
 
     given = {k: v for k, v in {"backbone": backbone, "items": items}.items() if v is not None} | options
     if resume is not None:
         run = open_run(store.root, resume)
         config = Config.of(**(run.config.model_dump() | given))
-        source = store.release(run.release or release)
-        return trainer.fit(source, config, run.folder, device=device, progress=progress)
+        return store.release(run.release or release), config, run.folder
     config = Config.of(**given)
     source = store.release(release)
     for feature in config.features:
         source.matrix(feature)  # an unknown feature is refused before a run is named
-    folder = allot(store.root, config.slug)
-    try:
-        return trainer.fit(source, config, folder, device=device, progress=progress)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only where it is empty: what was refused before it began takes no name
-        raise
+    return source, config, None
 
 
 def promote(store: Store, run: str) -> Run:
     """Make a run the one that `recommend` uses."""
     from recommender import runs
 
-    return runs.promote(store.root, run)
+    before = runs.promoted(store.root)
+    chosen = runs.promote(store.root, run)
+    journal.record(store.root, "promote", run=chosen.name, before=before.name if before else None)
+    return chosen
+
+
+def plan_promote(store: Store, run: str) -> dict[str, Any]:
+    """Which run `promote` would choose instead of which; raises as it does."""
+    from recommender import runs
+
+    before = runs.promoted(store.root)
+    chosen = runs.promotable(store.root, run)
+    return {"run": chosen.name, "before": before.name if before else None, "release": chosen.release}
 
 
 def parse_options(given: Sequence[str]) -> dict[str, Any]:

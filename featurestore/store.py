@@ -68,6 +68,7 @@ class Store:
         files.write_json(
             folder / MANIFEST, {"format": schema.FORMAT, "id": uuid.uuid4().hex, "created": made}
         )
+        journal.record(folder, "init", features=list(defs.parse(features_toml).features))
         return cls(folder)
 
     @classmethod

@@ -5,7 +5,10 @@ Tuning has no handle on the test set: training validates, `evaluate` opens the t
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ from recommender.trainer import Plan, Progressed, Row, Trainer
 
 Progress = Callable[[Row], None]
 MAY_CHANGE = ("epochs", "patience")  # options that a resumed run may be given anew
+TIMED = 5  # steps that a rehearsal times, at most
+TIMED_SECONDS = 5.0
 
 
 def pick_device(name: str) -> torch.device:
@@ -92,14 +97,7 @@ def fit(
     Raises TrainingError, naming epoch and batch, where the loss is no number.
     """
     folder = Path(folder)
-    split = data.split_of(source, config)
-    if not len(split.users("valid")):
-        raise BadInput(
-            "no user has a validation target, so no epoch can be chosen",
-            remedy="users need three events (leave-one-out), or choose another split",
-        )
-    if features is None and config.features:
-        features = data.features_of(source, config, split.log.item_ids) if hasattr(source, "matrix") else {}
+    split, features = _material(source, config, features)
     place, release = pick_device(device), getattr(source, "name", None) if hasattr(source, "matrix") else None
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(config.seed)
@@ -109,9 +107,7 @@ def fit(
             NextItem(model, config, split.counts).to(place),
             model,
             adamw(model, config),
-            TrainingBatches(
-                split, length=config.length, batch=config.batch, seed=config.seed, windows=config.windows
-            ),
+            _batches(split, config),
             lambda: validation(model, split, config),
             Plan(
                 epochs=config.epochs,
@@ -135,6 +131,65 @@ def fit(
         at = trainer.run(told)
         _record(run, at, finished=True)
     return run
+
+
+def _material(
+    source: Any, config: Config, features: Mapping[str, Vectors] | None
+) -> tuple[Split, Mapping[str, Vectors] | None]:
+    """The split and the stored vectors to train on. Raises BadInput where no epoch could be chosen."""
+    split = data.split_of(source, config)
+    if not len(split.users("valid")):
+        raise BadInput(
+            "no user has a validation target, so no epoch can be chosen",
+            remedy="users need three events (leave-one-out), or choose another split",
+        )
+    if features is None and config.features:
+        features = data.features_of(source, config, split.log.item_ids) if hasattr(source, "matrix") else {}
+    return split, features
+
+
+def _batches(split: Split, config: Config) -> TrainingBatches:
+    return TrainingBatches(
+        split, length=config.length, batch=config.batch, seed=config.seed, windows=config.windows
+    )
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training would be. step_seconds: mean of `timed` steps that were really made, after a first one;
+    validation is not in it.
+    """
+
+    split: Split
+    parameters: int
+    steps: int  # an epoch
+    timed: int
+    step_seconds: float
+
+
+def rehearse(source: Any, config: Config, *, device: str = "auto") -> Rehearsal:
+    """Build what `fit` would train and make a few steps with it; nothing is kept. Raises as `fit` does."""
+    split, features = _material(source, config, None)
+    place = pick_device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        model = models.build(config, split.counts, features).to(place)
+        objective, optimizer = NextItem(model, config, split.counts).to(place), adamw(model, config)
+        batches = _batches(split, config)
+        taken: list[float] = []
+        for batch in itertools.islice(batches.epoch(1), 1 + TIMED):
+            begun = time.perf_counter()
+            loss = objective(batch.to(place))["loss"]
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            float(loss.detach())  # waits for an accelerator
+            taken.append(time.perf_counter() - begun)
+            if sum(taken) > TIMED_SECONDS:
+                break
+    timed = taken[1:] or taken
+    parameters = sum(weight.numel() for weight in model.parameters())
+    return Rehearsal(split, parameters, len(batches), len(timed), sum(timed) / len(timed))
 
 
 def _record(run: Run, at: Progressed, *, finished: bool) -> None:

@@ -200,15 +200,21 @@ def allot(store_root: str | Path, slug: str) -> Path:
     """
     home = Path(store_root) / "runs"
     home.mkdir(parents=True, exist_ok=True)
-    shape = re.compile(re.escape(slug) + r"-(\d+)")
     while True:
-        numbers = [int(match[1]) for path in home.iterdir() if (match := shape.fullmatch(path.name))]
-        folder = home / f"{slug}-{max(numbers, default=0) + 1:03d}"
+        folder = home / next_name(store_root, slug)
         try:
             folder.mkdir()
         except FileExistsError:
             continue  # another process took the number
         return folder
+
+
+def next_name(store_root: str | Path, slug: str) -> str:
+    """The name that a run of this slug would get now."""
+    shape = re.compile(re.escape(slug) + r"-(\d+)")
+    found = (shape.fullmatch(path.name) for path in (Path(store_root) / "runs").glob("*"))
+    numbers = [int(match[1]) for match in found if match]
+    return f"{slug}-{max(numbers, default=0) + 1:03d}"
 
 
 def list_runs(store_root: str | Path) -> list[Run]:
@@ -234,12 +240,18 @@ def open_run(store_root: str | Path, name: str) -> Run:
 
 def promote(store_root: str | Path, name: str) -> Run:
     """Make a run the one that `recommend` uses. It must have weights to use."""
+    run = promotable(store_root, name)
+    write_json(Path(store_root) / "runs" / PROMOTED, {"run": run.name, "at": datetime.now(UTC).isoformat()})
+    return run
+
+
+def promotable(store_root: str | Path, name: str) -> Run:
+    """The run, if it has weights to use. Raises NotFound, BadInput."""
     run = open_run(store_root, name)
     if not (run.folder / "checkpoint" / "best.safetensors").exists():
         raise BadInput(
             f"run {run.name} has no validated weights yet", remedy="let it train for an epoch first"
         )
-    write_json(Path(store_root) / "runs" / PROMOTED, {"run": run.name, "at": datetime.now(UTC).isoformat()})
     return run
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, Device, StorePath
+from dualview.commands.common import AsJson, Device, DryRun, StorePath
 
 
 def run(
@@ -35,15 +35,28 @@ def run(
         bool, typer.Option("--baseline/--no-baseline", help="Popularity on the same users, beside it.")
     ] = True,
     device: Device = "auto",
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Evaluate a run by full-catalogue ranking: HR, NDCG, MRR, coverage, head, tail and cold items."""
     from dualview import console
     from dualview.commands.common import open_store
-    from dualview.evaluation import evaluate
+    from dualview.evaluation import evaluate, plan_evaluation
 
+    opened = open_store(store)
+    if dry_run:
+        plan = plan_evaluation(opened, run, on=on, repeat=repeat)
+        if json:
+            console.as_json({"dry_run": True} | plan)
+        else:
+            console.say(
+                f"{plan['run']} would be ranked on the {on} events of {plan['users']:,} users among {plan['items']:,} "
+                f"items ({plan['split']}), and {' and '.join(plan['files'])} "
+                f"{'written again' if plan['replaces'] else 'written'}; nothing was written"
+            )
+        return
     report = evaluate(
-        open_store(store),
+        opened,
         run,
         on=on,
         ks=tuple(k) if k else (5, 10, 20),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, Device, ReleaseName, StorePath
+from dualview.commands.common import AsJson, Device, DryRun, ReleaseName, StorePath
+
+if TYPE_CHECKING:
+    from dualview.training import TrainingPlan
 
 
 def run(
@@ -52,6 +55,7 @@ def run(
         bool, typer.Option("--options", help="List every option with its default, and end.")
     ] = False,
     device: Device = "auto",
+    dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Train a sequential recommender on a release's log and features.
@@ -60,10 +64,10 @@ def run(
     """
     from dualview import console
     from dualview.commands.common import open_store
-    from dualview.training import fit, option_table, parse_options
+    from dualview.training import fit, option_table, parse_options, plan_fit
 
     if options:
-        console.table(None, ["option", "default", "meaning"], option_table())
+        _list_options(option_table(), json)
         return
     given = parse_options(option or []) | {
         key: value
@@ -71,6 +75,15 @@ def run(
         if value is not None
     }
     opened = open_store(store)
+    if dry_run:
+        plan = plan_fit(
+            opened, backbone=backbone, items=items, release=release, resume=resume, device=device, **given
+        )
+        if json:
+            console.as_json(plan.to_dict())
+        else:
+            _print(plan)
+        return
     with console.EpochLog(quiet=json) as log:
         run = fit(
             opened,
@@ -90,3 +103,40 @@ def run(
         f"{run.name}: best epoch {best['best_epoch']}, validation NDCG@10 {best['valid_ndcg@10']:.4f}; "
         f"next: dualview evaluate {store} {run.name}"
     )
+
+
+def _list_options(found: list[tuple[str, str, str]], json: bool) -> None:
+    from dualview import console
+
+    columns = ["option", "default", "meaning"]
+    if json:
+        console.as_json([dict(zip(columns, row, strict=True)) for row in found])
+    else:
+        console.table(None, columns, found)
+
+
+def _print(plan: TrainingPlan) -> None:
+    from dualview import console
+
+    recipes = ", ".join(f"{name} ({recipe[:8]})" for name, recipe in plan.features.items())
+    console.table(
+        f"{plan.run} would {'go on' if plan.resumes else 'be trained'} on release {plan.release}",
+        ["", ""],
+        [
+            ["split", plan.split["description"]],
+            ["events", f"{plan.events:,} of {plan.users:,} users, {plan.items:,} items"],
+            ["stored features", recipes or "none: items are their ids"],
+            ["parameters", f"{plan.parameters:,}"],
+            ["steps an epoch", f"{plan.steps_an_epoch:,}"],
+            [
+                "epochs",
+                f"at most {plan.epochs:,}, fewer after {plan.patience} validations without a new best",
+            ],
+            [
+                "time",
+                f"{console.duration(plan.epoch_seconds)} an epoch and its validation, "
+                f"judged by {plan.timed_steps} of its steps",
+            ],
+        ],
+    )
+    console.say("nothing was written")

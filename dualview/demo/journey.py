@@ -61,6 +61,21 @@ class Journey:
         """The model that validated best. The test events have no say in what is promoted."""
         return max(self.curves, key=lambda items: max(row[2] for row in self.curves[items]))
 
+    def to_dict(self) -> dict[str, Any]:
+        """What was found, as figures."""
+        return {
+            "folder": str(self.folder),
+            "report": str(self.report),
+            "precision@5": self.precision,
+            "chance": self.chance,
+            "test": {
+                items: {"run": report.run} | report.result.to_dict()["metrics"]
+                for items, report in self.reports.items()
+            },
+            "promoted": self.reports[self.best].run,
+            "seconds": self.seconds,
+        }
+
     def metric(self, name: str) -> dict[str, float]:
         """A metric on the test events by model, popularity first."""
         found = {"popularity": next(iter(self.reports.values())).full["popularity"].metrics[name]}
@@ -120,6 +135,37 @@ def run_demo(
     return journey
 
 
+def plan_demo(
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    catalogue: CatalogueSettings | None = None,
+    taste: TasteSettings | None = None,
+) -> list[tuple[str, str]]:
+    """What `run_demo` would do, as (step, what it writes); raises Conflict as it does."""
+    from dataclasses import replace
+
+    from dualview.demo.catalogue import CatalogueSettings
+    from dualview.demo.taste import TasteSettings
+
+    folder = Path(folder)
+    catalogue = catalogue or replace(CatalogueSettings(), seed=seed)
+    taste = taste or TasteSettings()
+    drawn = _drawn(folder / "shop", catalogue, taste)
+    shop = "is there and would be used" if drawn else f"{catalogue.items:,} products, {taste.users:,} users"
+    filled = (folder / "store" / "store.json").exists()
+    return [
+        ("draw a shop", f"{folder / 'shop'}: {shop}"),
+        (
+            "ingest, materialize, publish",
+            f"{folder / 'store'}: {'what is not there yet' if filled else 'a new store'}",
+        ),
+        ("train and evaluate", f"{folder / 'store' / 'runs'}: SASRec on items as {' and as '.join(RUNS)}"),
+        ("promote", "the run that validates best"),
+        ("report", f"{folder / 'report.html'}"),
+    ]
+
+
 @contextmanager
 def _step(journey: Journey, name: str) -> Iterator[None]:
     began = time.perf_counter()
@@ -129,16 +175,10 @@ def _step(journey: Journey, name: str) -> Iterator[None]:
 
 def _shop(folder: Path, catalogue: CatalogueSettings, taste: TasteSettings, progress: Progress) -> Truth:
     from dualview import console
-    from dualview.demo.truth import drawn_with, make_shop, read_truth
+    from dualview.demo.truth import make_shop, read_truth
 
-    if (folder / "truth.json").exists():
-        if not drawn_with(folder, catalogue, taste):
-            raise Conflict(
-                f"{folder} holds another demo shop", remedy="give another folder, or delete this one"
-            )
-        truth = read_truth(folder)
-    else:
-        truth = make_shop(folder, catalogue, taste, progress)
+    drawn = _drawn(folder, catalogue, taste)
+    truth = read_truth(folder) if drawn else make_shop(folder, catalogue, taste, progress)
     console.table(
         "1  A shop, drawn from a seed",
         ["attribute", "kinds", "told by"],
@@ -147,6 +187,17 @@ def _shop(folder: Path, catalogue: CatalogueSettings, taste: TasteSettings, prog
         "it says which attributes each product has, drawn independently, so that answers can be checked.",
     )
     return truth
+
+
+def _drawn(folder: Path, catalogue: CatalogueSettings, taste: TasteSettings) -> bool:
+    """Whether this shop is in the folder. Raises Conflict where another one is."""
+    from dualview.demo.truth import drawn_with
+
+    if not (folder / "truth.json").exists():
+        return False
+    if not drawn_with(folder, catalogue, taste):
+        raise Conflict(f"{folder} holds another demo shop", remedy="give another folder, or delete this one")
+    return True
 
 
 def _filled(folder: Path, progress: Progress) -> Store:

@@ -1,0 +1,198 @@
+"""Every verb: one JSON document on stdout whatever happens, and nothing written by what is only announced.
+
+The register of verbs is walked, so that one that is added later is held to the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from dualview import cli
+from dualview.demo.catalogue import CatalogueSettings
+from dualview.demo.taste import TasteSettings
+from dualview.demo.truth import make_shop
+from dualview.store import Store
+from dualview.training import fit
+from tests.untouched import snapshot, untouched
+
+VERBS: dict[str, ModuleType] = {
+    module.__name__.rsplit(".", 1)[-1]: module for modules in cli.VERBS.values() for module in modules
+}
+# verbs that change nothing that a store is asked for; what is derived from it they may cache
+READING = {
+    "diff",
+    "doctor",
+    "errors",
+    "history",
+    "recommend",
+    "releases",
+    "runs",
+    "similar",
+    "sql",
+    "status",
+    "trace",
+}
+ANNOUNCED: dict[str, list[str]] = {
+    "init": ["{new}"],
+    "ingest": ["{store}", "{more}", "--interactions", "{events}", "--keep-images"],
+    "materialize": ["{stale}", "--failed"],
+    "fit": ["{store}", "text", "--refit"],
+    "publish": ["{store}", "--tag", "other"],
+    "train": ["{store}", "--items", "id+text", "--set", "width=8"],
+    "evaluate": ["{store}", "latest"],
+    "promote": ["{store}", "latest"],
+    "demo": ["{new}"],
+}
+ASKED: dict[str, list[str]] = {
+    "status": ["{store}"],
+    "errors": ["{store}"],
+    "sql": ["{store}", "select count(*) as n, 'nan'::double as odd from items"],
+    "similar": ["{store}", "{item}"],
+    "releases": ["{store}"],
+    "runs": ["{store}"],
+    "recommend": ["{store}", "{user}"],
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A store that is published and has a run, one with cells to compute, and what else the calls name."""
+    folder = tmp_path_factory.mktemp("announce")
+    shop = folder / "shop"
+    make_shop(shop, CatalogueSettings(items=60, seed=3, px=64), TasteSettings(users=60))
+    stores = {}
+    for name in ("store", "stale"):
+        store = Store.create(folder / name)
+        store.ingest(shop / "items.csv", shop / "events.csv")
+        stores[name] = store
+    store = stores["store"]
+    store.materialize()
+    store.publish(tag="first")
+    fit(store, items="id", epochs=1, length=10, width=8)
+    more = shop / "more.csv"
+    more.write_text("item_id,title,image\nnew-1,Fine,\n,No id,\nnew-2,Gone,away.png\n")
+    event = store.sql("select user_id, item_id from interactions limit 1").to_pylist()[0]
+    return {
+        **{name: str(opened.root) for name, opened in stores.items()},
+        "new": str(folder / "new"),
+        "more": str(more),
+        "events": str(shop / "events.csv"),
+        "item": event["item_id"],
+        "user": event["user_id"],
+    }
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    def run(*args: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["dualview", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), capsys.readouterr().out
+
+    return run
+
+
+def filled(args: list[str], places: dict[str, str]) -> list[str]:
+    return [places[arg[1:-1]] if arg.startswith("{") else arg for arg in args]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_takes_json_and_announces_what_it_writes(verb: str) -> None:
+    options = inspect.signature(VERBS[verb].run).parameters
+    assert "json" in options
+    assert ("dry_run" in options) == (verb not in READING), (
+        "a verb that writes has --dry-run, no other needs it"
+    )
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_failure_is_one_json_document_too(verb: str, call: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    needed = [
+        parameter
+        for parameter in inspect.signature(VERBS[verb].run).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+    args = [str(tmp_path / "file" / "store"), *("x" for _ in needed[1:])]
+    code, out = call(verb, *args, "--json")
+    found = json.loads(out)
+    if verb != "doctor":  # whose very answer is what is wrong
+        assert code == 1
+        assert set(found) == {"error"}
+        assert set(found["error"]) == {"code", "message", "remedy", "retryable"}
+        assert found["error"]["code"] in ("not_found", "bad_input", "conflict", "disk")
+    code, out = call(verb, "--no-such-option", "--json")
+    assert (code, json.loads(out)["error"]["code"]) == (1, "usage")
+
+
+@pytest.mark.parametrize("verb", ANNOUNCED)
+def test_what_is_announced_writes_nothing_whatever(
+    verb: str, places: dict[str, str], call: Callable[..., Any]
+) -> None:
+    args = filled(ANNOUNCED[verb], places)
+    with untouched(Path(places["store"]).parent):
+        code, out = call(verb, *args, "--dry-run", "--json")
+        assert code == 0, out
+        assert json.loads(out)["dry_run"] is True
+        code, out = call(verb, *args, "--dry-run")
+        assert code == 0
+
+
+@pytest.mark.parametrize("verb", ASKED)
+def test_an_answer_is_one_json_document_and_changes_nothing(
+    verb: str, places: dict[str, str], call: Callable[..., Any]
+) -> None:
+    root = Path(places["store"])
+
+    def kept() -> dict[str, tuple[int, str]]:
+        return {
+            name: facts[1:]
+            for name, facts in snapshot(root).items()
+            if not name.startswith("cache") and "served" not in name
+        }
+
+    before = kept()
+    code, out = call(verb, *filled(ASKED[verb], places), "--json")
+    assert code == 0, out
+    json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert kept() == before
+
+
+def test_what_an_ingest_announces_is_what_it_then_does(
+    places: dict[str, str], call: Callable[..., Any]
+) -> None:
+    args = ["ingest", places["stale"], places["more"]]
+    _, told = call(*args, "--dry-run", "--json")
+    _, done = call(*args, "--json")
+    announced, found = json.loads(told), json.loads(done)
+    for facts in (announced, found):
+        del facts["seconds"], facts["dry_run"]
+    assert announced == found
+    assert found["items"]["added"] == 2
+    assert found["quarantined"] == {"image_missing": 1, "missing_id": 1}
+
+
+def test_a_bug_is_a_document_and_a_traceback(
+    places: dict[str, str],
+    call: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(self: Store) -> Iterator[None]:
+        raise TypeError("ours")
+
+    monkeypatch.setattr(Store, "releases", broken)
+    monkeypatch.setattr(sys, "argv", ["dualview", "releases", places["store"], "--json"])
+    with pytest.raises(TypeError, match="ours"):
+        cli.main()
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "bug"
