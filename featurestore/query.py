@@ -13,7 +13,7 @@ is a part that no feature reads.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -29,7 +29,7 @@ Mode = Literal["vector", "keyword", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 GREATEST_K = 10_000
 GREATEST_DIVERSE_K = 1_000  # choosing diverse items compares each with all that were chosen before it
-BETA = 0.5
+BETA = 0.25  # measured: see docs/similar.md
 PREFERRED = ("fused", "text")  # compared by when no feature is asked for, if there
 CANCELLED = 1e-6  # length of a combined query below which its direction is rounding
 
@@ -115,7 +115,7 @@ class Query:
                 remedy="ask for fewer, or without diversity",
             )
         if not (math.isfinite(self.beta) and self.beta >= 0):
-            raise BadInput(f"beta is {self.beta}; it must be 0 or greater", remedy="0.5 is the usual")
+            raise BadInput(f"beta is {self.beta}; it must be 0 or greater", remedy=f"{BETA} is the usual")
         if self.features is not None:
             check_weights(self.features)
         self._check_mode()
@@ -241,9 +241,11 @@ def ask(release: Release, query: Query, encoder: Encoder | None) -> list[Asked]:
     """The query in the space of each of its features. Raises BadInput, NotFound, ModelUnavailable."""
     like = {item: release.row_of(item) for item in query.items}
     unlike = {item: release.row_of(item) for item in query.unlike}
+    weights = chosen_features(release, query, encoder)
+    if not like:
+        _check_readable(release, query, _encoder(encoder), weights)
     asked = [
-        _asked(release, query, encoder, like, unlike, feature, weight)
-        for feature, weight in chosen_features(release, query, encoder).items()
+        _asked(release, query, encoder, like, unlike, feature, weight) for feature, weight in weights.items()
     ]
     read = {part for one in asked for part in one.read}
     for part in (part for one in asked for part in one.unread):
@@ -254,6 +256,20 @@ def ask(release: Release, query: Query, encoder: Encoder | None) -> list[Asked]:
                 remedy="leave it out, or add a feature that it has or that reads it",
             )
     return asked
+
+
+def _check_readable(release: Release, query: Query, encoder: Encoder, features: Iterable[str]) -> None:
+    """Refuse, before anything is encoded, a feature that can read neither the text nor the picture."""
+    given = [of_text for of_text in (True, False) if (query.text if of_text else query.image) is not None]
+    readable = {name for of_text in given for name in encoder.fitting(of_text=of_text)}
+    for feature in features:
+        release.index(feature)
+        if feature in readable:
+            continue
+        if query.text is not None:  # its encoder says best why not
+            encoder.text(feature, query.text)
+        elif query.image is not None:
+            encoder.image(feature, query.image)
 
 
 def _asked(
@@ -281,20 +297,14 @@ def _asked(
         if value is None:
             continue
         able = _encoder(encoder)
-        only = not like and (query.text is None or query.image is None)
-        if only or feature in able.fitting(of_text=of_text):
+        if feature in able.fitting(of_text=of_text):
             vector = able.text(feature, str(value)) if of_text else able.image(feature, query.image or b"")
             positive.append(np.asarray(vector, np.float32))
             read.append(name)
         else:
             unread.append(name)
     if not positive:
-        if like:
-            raise without_vector(release, feature, next(iter(like.values())))
-        raise BadInput(
-            f"feature '{feature}' can read no part of the query",
-            remedy="leave it out, or give it what it reads",
-        )
+        raise without_vector(release, feature, next(iter(like.values())))
     negative = of_items(unlike)
     if len(positive) == 1 and not negative:
         vector = positive[0]

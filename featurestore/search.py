@@ -221,8 +221,9 @@ def _by_words(release: Release, query: Query, allowed: Bool | None) -> _Answer:
     if not index.known(query.text):
         unknown = index.unknown(query.text)
         near = [f"'{word}'" for word in map(index.near, unknown) if word]
+        said = explain.listed(unknown) or f"there is no word in '{query.text}'"
         raise BadInput(
-            f"no item of release {release.name} has a word of the query: {explain.listed(unknown) or query.text!r}",
+            f"no item of release {release.name} has a word of the query: {said}",
             remedy=f"did you mean {', '.join(near)}?" if near else "ask in other words, or --mode vector",
         )
     scores, rows = index.search(query.text, query.k, allowed)

@@ -54,7 +54,7 @@ def run(
     ] = 0.0,
     beta: Annotated[
         float | None,
-        typer.Option("--beta", help="How far to go away from --unlike.", show_default="0.5"),
+        typer.Option("--beta", help="How far to go away from --unlike.", show_default="0.25"),
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say how each score came about, and by which route.")

@@ -114,6 +114,11 @@ class ReleaseEncoder:
 
     def _encoder(self, feature: str) -> QueryEncoder:
         recipe = Recipe.model_validate(self._release.facts(feature)["recipe"])
+        if (recipe.kind, recipe.encoder) not in base.known():
+            raise BadInput(
+                f"feature '{feature}' was brought and not computed: no encoder makes such a vector of a query",
+                remedy="ask with an item, or by another feature",
+            )
         defined = self._store.definitions.features.get(feature)
         return query_encoder(
             self._store, recipe, device=self._device, hint=defined.model if defined else None
