@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -31,9 +31,10 @@ from featurestore.schema import IMAGE
 FILE = "features.toml"
 LOCK_FILE = "features.lock.json"
 FORMAT = 1
+IndexKind = Literal["auto", "exact", "ivf"]  # of a published feature: see featurestore.indexes
 DOCUMENT = "text"  # the input that means the item's whole text
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
-_OWN_KEYS = ("kind", "inputs", "encoder", "model", "publish", "description")
+_OWN_KEYS = ("kind", "inputs", "encoder", "model", "publish", "description", "index")
 _NEAR = (
     0.8  # likeness from which a key is one of ours misspelled, not an option; the encoders' own stay below it
 )
@@ -51,6 +52,7 @@ class FeatureDef(BaseModel):
     model: str | None = None
     publish: bool = True
     description: str = ""
+    index: IndexKind = "auto"
     options: dict[str, JsonValue] = {}
 
 
@@ -100,8 +102,8 @@ class Definitions:
         return [self.features[name] for name in done]
 
     def hash(self, name: str) -> str:
-        """Hash of what a definition and all it reads say about values; publish and description do not count."""
-        own = self.get(name).model_dump(mode="json", exclude={"publish", "description"})
+        """Hash of what a definition and all it reads say about values; publish, description and index do not count."""
+        own = self.get(name).model_dump(mode="json", exclude={"publish", "description", "index"})
         return files.sha256_text(
             files.canonical_json([own, [self.hash(above) for above in self.upstream(name)]])
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore import items, publish, schema
+from featurestore.indexes import RECALL
 from featurestore.schema import ValueKind
 
 if TYPE_CHECKING:
@@ -56,9 +57,11 @@ class PublishPlan:
         return {"dry_run": True} | asdict(self)
 
 
-def publication(store: Store, *, tag: str | None = None, allow_stale: bool = False) -> PublishPlan:
+def publication(
+    store: Store, *, tag: str | None = None, allow_stale: bool = False, recall: float = RECALL
+) -> PublishPlan:
     """What `publish` would make of today's tables. Raises as it does: Stale, BadInput, Conflict."""
-    ready = publish.prepare(store, tag, allow_stale, read_only=True)
+    ready = publish.prepare(store, tag, allow_stale, recall, read_only=True)
     latest = ready.latest
     then = latest.manifest["tables"] if latest else {}
     changed = sorted(name for name in {*then, *ready.versions} if then.get(name) != ready.versions.get(name))

@@ -22,11 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import bm25, files, index, interactions, journal, schema
+from featurestore import bm25, files, indexes, interactions, journal, schema
 from featurestore import definitions as defs
 from featurestore import release as releases
 from featurestore.derived import Entry, Shelf
 from featurestore.errors import BadInput, Conflict, Stale
+from featurestore.indexes import Wanted
 from featurestore.recipe import Recipe
 from featurestore.release import Cell, Release
 from featurestore.schema import Status, ValueKind
@@ -52,24 +53,30 @@ Int32 = npt.NDArray[np.int32]
 
 
 def publish(
-    store: Store, *, tag: str | None = None, allow_stale: bool = False, wait: float | None = None
+    store: Store,
+    *,
+    tag: str | None = None,
+    allow_stale: bool = False,
+    recall: float = indexes.RECALL,
+    wait: float | None = None,
 ) -> Release:
     """Make a release of the store's tables as they are, or return the latest if nothing changed since.
 
     tag: a further name for it, given once. allow_stale: publish features that are not current too, with the values
-    that are there. wait: seconds to wait for another writer.
+    that are there. recall: recall@10 that an approximate index must reach (see `featurestore.indexes`). wait: seconds
+    to wait for another writer.
 
-    Raises Stale where a feature is not current, BadInput for a store without items or a bad tag, Conflict for a tag
-    that is taken or a store that is being written.
+    Raises Stale where a feature is not current or an index below the recall, BadInput for a store without items, a bad
+    tag or recall, Conflict for a tag that is taken or a store that is being written.
     """
     with store.lock("publish", wait), files.disk_errors("the release"):
-        ready = prepare(store, tag, allow_stale)
+        ready = prepare(store, tag, allow_stale, recall)
         if ready.unchanged and ready.latest:
             return ready.latest
         name, versions = ready.name, ready.versions
         for table, version in versions.items():
             store.tables.tag(table, f"release-{name}", version)
-        manifest = _Publishing(store, versions, ready.recipes, ready.status, ready.latest).manifest()
+        manifest = derive(store, ready)
         manifest |= {
             "format": releases.FORMAT,
             "name": name,
@@ -89,33 +96,38 @@ class Ready:
     """What a release would be made of, once nothing speaks against it.
 
     name: the number it would get. versions: of each table. recipes: of each published feature, None where it was never
-    resolved. inputs: hash of all that. unchanged: the latest release is the same, whole and under this tag.
+    resolved. wanted: the index of each. inputs: hash of all that. unchanged: the latest release is the same, whole and
+    under this tag.
     """
 
     name: str
     versions: dict[str, int]
     recipes: dict[str, Recipe | None]
+    wanted: dict[str, Wanted]
     status: dict[str, FeatureStatus]
     inputs: str
     latest: Release | None
     unchanged: bool
 
 
-def prepare(store: Store, tag: str | None, allow_stale: bool, *, read_only: bool = False) -> Ready:
+def prepare(
+    store: Store, tag: str | None, allow_stale: bool, recall: float, *, read_only: bool = False
+) -> Ready:
     """Check that a release may be made and say of what; raises as `publish` does, and derives nothing.
 
     read_only: not even the cache of the status is written.
     """
     found = store.status(read_only=read_only)
     status = {feature.name: feature for feature in found.features}
-    published = store.definitions.published
+    definitions = store.definitions
+    published = definitions.published
+    wanted = {name: Wanted(definitions.get(name).index, recall) for name in published}
+    Wanted(recall=recall).check()
     _check(store, found.items, tag, [status[name] for name in published], allow_stale)
     recipes = store.recipes()
     versions = _versions(store, recipes)
     active = {name: recipes.get(name) for name in published}
-    identities = {name: r.id if r else None for name, r in active.items()}
-    made_of = [releases.FORMAT, versions, identities, bm25.RECIPE]
-    inputs = files.sha256_text(files.canonical_json(made_of))
+    inputs = inputs_of(store, versions, active, wanted)
     known = releases.names(store.root)
     latest = releases.open(store.root) if known else None
     unchanged = False
@@ -124,7 +136,22 @@ def prepare(store: Store, tag: str | None, allow_stale: bool, *, read_only: bool
     elif tag is not None and tag in (releases.open(store.root, name).tag for name in known):
         raise Conflict(f"there is a release with the tag '{tag}'", remedy="choose another tag")
     name = f"{int(known[-1]) + 1 if known else 1:04d}"
-    return Ready(name, versions, active, status, inputs, latest, unchanged)
+    return Ready(name, versions, active, wanted, status, inputs, latest, unchanged)
+
+
+def inputs_of(
+    store: Store, versions: dict[str, int], recipes: dict[str, Recipe | None], wanted: dict[str, Wanted]
+) -> str:
+    """Hash of what a release is made of."""
+    identities = {name: recipe.id if recipe else None for name, recipe in recipes.items()}
+    approximate = indexes.identities(store.tables, versions, recipes, wanted)
+    made_of = [releases.FORMAT, versions, identities, bm25.RECIPE, *approximate]
+    return files.sha256_text(files.canonical_json(made_of))
+
+
+def derive(store: Store, ready: Ready) -> dict[str, Any]:
+    """Make the derived files of a release, or share those that are there; what its manifest says of them."""
+    return _Publishing(store, ready).manifest()
 
 
 def _check(
@@ -163,16 +190,9 @@ def _versions(store: Store, recipes: dict[str, Recipe]) -> dict[str, int]:
 class _Publishing:
     """One publish: derives the files of a release from tables at fixed versions."""
 
-    def __init__(
-        self,
-        store: Store,
-        versions: dict[str, int],
-        recipes: dict[str, Recipe | None],
-        status: dict[str, FeatureStatus],
-        latest: Release | None,
-    ) -> None:
-        self.store, self.versions, self.recipes, self.status = store, versions, recipes, status
-        self.latest = latest
+    def __init__(self, store: Store, ready: Ready) -> None:
+        self.store, self.versions, self.status = store, ready.versions, ready.status
+        self.recipes, self.wanted, self.latest = ready.recipes, ready.wanted, ready.latest
         self.shelf = Shelf(store.root / "derived")
 
     def manifest(self) -> dict[str, Any]:
@@ -263,7 +283,7 @@ class _Publishing:
             found["column"] = view_name(name)
         else:
             found["files"]["rows"] = self.shelf.array("rows", rows)
-            found |= self._matrix(recipe, dataset, ids, rows, hashes, found["files"])
+            found |= self._matrix(name, recipe, dataset, ids, rows, hashes, found["files"])
         return found | {
             "recipe": recipe.canonical(),
             "recipe_id": recipe.id,
@@ -276,6 +296,7 @@ class _Publishing:
 
     def _matrix(
         self,
+        name: str,
         recipe: Recipe,
         dataset: Any,
         ids: pa.Array,
@@ -285,7 +306,8 @@ class _Publishing:
     ) -> dict[str, Any]:
         """Derive matrix and index, and enter their files into `stored`; returns what the manifest says of the index.
 
-        They depend on nothing but which items have which values, so that is what they are named by.
+        The matrix depends on nothing but which items have which values, so that is what it is named by; the index also
+        on what was wanted of it.
         """
         dim, single = recipe.dim or 0, recipe.value is ValueKind.VECTOR
         key = _digest(
@@ -293,19 +315,18 @@ class _Publishing:
         )
         write = _write_vectors if single else _write_lists
         made = self.shelf.put("matrix", key, lambda folder: write(folder, dataset, ids, rows, dim))
-        stored |= {name.removesuffix(".npy"): entry for name, entry in made.files.items()}
+        stored |= {file.removesuffix(".npy"): entry for file, entry in made.files.items()}
         if not single:
             return {}
         values = self.store.root / "derived" / stored["values"]["derived"] / "values.npy"
-        index_key = _digest(["flat", "cosine", key], pa.table({}))
+        index_key = _digest([*self.wanted[name].identity(len(rows), dim), key], pa.table({}))
 
         def build(folder: Path) -> dict[str, Any]:
             vectors = np.load(values, mmap_mode="r", allow_pickle=False)
-            facts = index.build(vectors, "cosine").write(folder / "index.faiss")
-            return {"metric": facts["metric"], "rows": facts["rows"], "dim": facts["dim"], "exact": True}
+            return indexes.build(folder, np.asarray(vectors), self.wanted[name], name)
 
         made = self.shelf.put("index", index_key, build)
-        stored["index"] = made.files["index.faiss"]
+        stored |= {file.split(".")[0]: entry for file, entry in made.files.items()}
         return {"index": made.facts}
 
 

@@ -31,7 +31,7 @@ from featurestore.schema import ValueKind
 
 if TYPE_CHECKING:
     from featurestore.bm25 import TextIndex
-    from featurestore.index import Index
+    from featurestore.exact import Index
     from featurestore.store import Store
 
 FORMAT = 1  # of the manifest
@@ -246,7 +246,7 @@ class Release:
         Raises NotFound, and BadInput for a feature that does not have one vector an item.
         """
         if feature not in self._indexes:
-            from featurestore import index
+            from featurestore import indexes
 
             facts = self.facts(feature)
             if facts["kind"] != ValueKind.VECTOR:
@@ -254,9 +254,9 @@ class Release:
                     f"feature '{feature}' holds {facts['kind']}: items are compared by a feature of one vector each",
                     remedy=f"choose one of: {', '.join(self.searchable) or 'none in this release'}",
                 )
-            stored = facts["files"]["index"]
-            self._indexes[feature] = index.read(
-                self._path(stored), facts["index"] | {"sha256": stored["sha256"]}
+            stored = facts["files"]
+            self._indexes[feature] = indexes.open(
+                facts["index"], stored["index"]["sha256"], lambda part: self._path(stored[part])
             )
         return self._indexes[feature]
 
@@ -300,7 +300,9 @@ class Release:
     # ---- files
 
     def paths(self, feature: str) -> dict[str, Path]:
-        """The derived files of a feature by their part: cells, rows, values, offsets, index. Raises NotFound."""
+        """The derived files of a feature by their part: cells, rows, values, offsets, index, lengths. Raises
+        NotFound.
+        """
         return {part: self._path(entry) for part, entry in self.facts(feature)["files"].items()}
 
     def files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -335,13 +337,11 @@ class Release:
         return path
 
 
-def publish(
-    store: Store, *, tag: str | None = None, allow_stale: bool = False, wait: float | None = None
-) -> Release:
+def publish(store: Store, **options: Any) -> Release:
     """Make a release of a store's tables as they are; see `featurestore.publish`, which needs the whole store."""
     from featurestore import publish as publishing
 
-    return publishing.publish(store, tag=tag, allow_stale=allow_stale, wait=wait)
+    return publishing.publish(store, **options)
 
 
 def names(root: str | Path) -> list[str]:

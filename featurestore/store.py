@@ -28,8 +28,8 @@ from featurestore.tables import Tables
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from featurestore.preview import PublishPlan
     from featurestore.diff import ReleaseDiff
+    from featurestore.preview import PublishPlan
     from featurestore.release import Release
     from featurestore.rollback import RollbackReport
 
@@ -257,18 +257,25 @@ class Store:
     # ---- releases
 
     def publish(
-        self, *, tag: str | None = None, allow_stale: bool = False, wait: float | None = None
+        self,
+        *,
+        tag: str | None = None,
+        allow_stale: bool = False,
+        recall: float = 0.99,
+        wait: float | None = None,
     ) -> Release:
-        """Make a release of today's tables; see `featurestore.release.publish`."""
+        """Make a release of today's tables; see `featurestore.publish.publish`."""
         from featurestore import release
 
-        return release.publish(self, tag=tag, allow_stale=allow_stale, wait=wait)
+        return release.publish(self, tag=tag, allow_stale=allow_stale, recall=recall, wait=wait)
 
-    def plan_publish(self, *, tag: str | None = None, allow_stale: bool = False) -> PublishPlan:
+    def plan_publish(
+        self, *, tag: str | None = None, allow_stale: bool = False, recall: float = 0.99
+    ) -> PublishPlan:
         """What `publish` would make; see `featurestore.preview.publication`. Raises as `publish` does."""
         from featurestore import preview
 
-        return preview.publication(self, tag=tag, allow_stale=allow_stale)
+        return preview.publication(self, tag=tag, allow_stale=allow_stale, recall=recall)
 
     def release(self, name: str = "latest") -> Release:
         """Open a release. Raises NotFound."""

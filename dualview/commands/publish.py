@@ -20,6 +20,12 @@ def run(
     allow_stale: Annotated[
         bool, typer.Option("--allow-stale", help="Publish although some features are not current.")
     ] = False,
+    recall: Annotated[
+        float,
+        typer.Option(
+            "--recall", metavar="SHARE", help="Of the true 10 nearest, what approximate indexes must find."
+        ),
+    ] = 0.99,
     dry_run: DryRun = False,
     wait: Wait = None,
     json: AsJson = False,
@@ -30,13 +36,13 @@ def run(
 
     opened = open_store(store)
     if dry_run:
-        plan = opened.plan_publish(tag=tag, allow_stale=allow_stale)
+        plan = opened.plan_publish(tag=tag, allow_stale=allow_stale, recall=recall)
         if json:
             console.as_json(plan.to_dict())
         else:
             _print(plan)
         return
-    release = opened.publish(tag=tag, allow_stale=allow_stale, wait=wait)
+    release = opened.publish(tag=tag, allow_stale=allow_stale, recall=recall, wait=wait)
     if json:
         console.as_json(release.manifest)
         return
@@ -45,6 +51,13 @@ def run(
         ["feature", "recipe", "ok", "no input", "error", "not current"],
         release.coverage_rows(),
     )
+    for feature in release.searchable:
+        index = release.facts(feature)["index"]
+        if not index["exact"]:
+            console.say(
+                f"{feature}: {index['rows']:,} vectors are searched approximately, recall@{index['k']} "
+                f"{index['recall']:.4f} ({index['target']} was asked for)"
+            )
     console.say(f"next: dualview similar {store} ITEM_ID")
 
 
