@@ -23,6 +23,8 @@ from dualview.commands import (
     export,
     fit,
     gc,
+    import_texts,
+    import_vectors,
     ingest,
     init,
     materialize,
@@ -51,7 +53,7 @@ VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
     "Look and ask": [status, errors, doctor, sql, similar, releases, diff],
     "Learn and recommend": [train, runs, evaluate, promote, recommend],
-    "Exchange with other tools": [export],
+    "Exchange with other tools": [export, import_vectors, import_texts],
     "Keep it in order": [rollback, gc],
     "Try it": [demo],
 }

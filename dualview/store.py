@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from featurestore.export import ExportReport
+    from featurestore.forget import ForgetReport
     from featurestore.gc import GcReport
     from ingest.estimate import MaterializeEstimate
+    from ingest.imported import ImportReport
     from ingest.load import IngestReport
     from ingest.materialize import MaterializeReport
 
@@ -101,6 +103,18 @@ class Store(ground.Store):
 
         return materialize(self, features, **options)
 
+    def import_vectors(self, feature: str, file: str | Path, **options: Any) -> ImportReport:
+        """Vectors that somebody else computed, as the values of a feature; see `ingest.imported.import_vectors`."""
+        from ingest.imported import import_vectors
+
+        return import_vectors(self, feature, file, **options)
+
+    def import_texts(self, feature: str, file: str | Path, **options: Any) -> ImportReport:
+        """The same for texts; see `ingest.imported.import_texts`."""
+        from ingest.imported import import_texts
+
+        return import_texts(self, feature, file, **options)
+
     def export(
         self,
         out: str | Path,
@@ -129,6 +143,19 @@ class Store(ground.Store):
         from dualview import housekeeping
 
         return housekeeping.gc(self, keep=keep, old_recipes=old_recipes, dry_run=dry_run, wait=wait)
+
+    def forget(
+        self,
+        *,
+        users: Sequence[str] = (),
+        items: Sequence[str] = (),
+        dry_run: bool = False,
+        wait: float | None = None,
+    ) -> ForgetReport:
+        """Erase users and items from tables, releases and runs; see `featurestore.forget.forget`."""
+        from dualview import housekeeping
+
+        return housekeeping.forget(self, users=users, items=items, dry_run=dry_run, wait=wait)
 
     def similar(
         self,

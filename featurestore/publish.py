@@ -32,9 +32,9 @@ from featurestore.recipe import Recipe
 from featurestore.release import Cell, Release
 from featurestore.schema import Status, ValueKind
 from featurestore.sql import view_name
+from featurestore.status import FeatureStatus, next_step
 
 if TYPE_CHECKING:
-    from featurestore.status import FeatureStatus
     from featurestore.store import Store
 
 TAG = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
@@ -166,18 +166,18 @@ def _check(
             f"'{tag}' cannot be the tag of a release",
             remedy="a letter, then letters, digits, . _ -; and not 'latest'",
         )
-    late = [_lateness(feature) for feature in features]
-    if any(late) and not allow_stale:
+    late = {feature.name: feature for feature in features if _lateness(feature)}
+    if late and not allow_stale:
         raise Stale(
-            f"not everything is current: {'; '.join(filter(None, late))}",
-            remedy=f"dualview materialize {store.root}, or publish with --allow-stale",
+            f"not everything is current: {'; '.join(_lateness(f) for f in late.values())}",
+            remedy=f"{next_step(store, list(late.values()))}, or publish with --allow-stale",
         )
 
 
-def _lateness(feature: FeatureStatus) -> str | None:
+def _lateness(feature: FeatureStatus) -> str:
     counts = {"missing": feature.missing, "stale": feature.stale, "blocked": feature.blocked}
     said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
-    return f"{feature.name}: {said}" if said else None
+    return f"{feature.name}: {said}" if said else ""
 
 
 def _versions(store: Store, recipes: dict[str, Recipe]) -> dict[str, int]:

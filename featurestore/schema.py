@@ -45,6 +45,7 @@ ERROR_MESSAGE = "error_message"
 TRANSIENT = "transient"  # of an error: trying again may help
 ATTEMPTS = "attempts"
 
+IMPORTED = "imported"  # kind of the features whose values are brought, not computed
 DESCRIBE = "describe"  # kind of the features that a model writes; their tables have these columns too:
 RAW = "raw"  # the answer as it came
 FINISH_REASON = "finish_reason"

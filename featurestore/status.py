@@ -78,6 +78,15 @@ def read(store: Store, *, read_only: bool = False) -> StoreStatus:
     return status
 
 
+def next_step(store: Store, late: list[FeatureStatus]) -> str:
+    """The command that makes current what is not."""
+    kinds = {feature.name: feature.kind for feature in store.definitions}
+    computed = [feature for feature in late if kinds.get(feature.name) != schema.IMPORTED]
+    if computed or not late:
+        return f"dualview materialize {store.root}"
+    return f"import new values: dualview import-vectors (or import-texts) {store.root} {late[0].name} FILE"
+
+
 def _key(store: Store) -> str:
     versions = {name: store.tables.version(name) for name in store.tables.names()}
     locked = store.root / defs.LOCK_FILE
@@ -133,6 +142,10 @@ def _feature(
             notes.append(
                 f"fitted on {fitted['items']:,} items, there are {items:,} now; consider fit --refit"
             )
+    if feature.kind == schema.IMPORTED and (counted.missing or counted.stale):
+        notes.append(
+            "its values were imported: a new file of them makes items current that were added or edited since"
+        )
     recipe = locked[name].recipe if name in locked else None
     table = recipe.table(name) if recipe else ""
     return FeatureStatus(
@@ -149,7 +162,8 @@ def outdated(root: Path, definitions: Definitions, locked: dict[str, Locked], fe
     if feature not in locked:
         return "never resolved"
     if locked[feature].definition_hash != definitions.hash(feature):
-        return "features.toml changed since; materialize makes the new recipe"
+        imported = definitions.get(feature).kind == schema.IMPORTED
+        return f"features.toml changed since; {'an import' if imported else 'materialize'} makes the new recipe"
     for name, sha256 in locked[feature].files.items():
         if _sha256(root / name) != sha256:
             return f"{name} changed since; materialize makes the new recipe"

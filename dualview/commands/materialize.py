@@ -64,11 +64,11 @@ def run(
             wait=wait,
             progress=progress,
         )
-    nothing = (
-        "everything was current: nothing was computed"
-        if opened.tables.exists("items")
-        else f"the store holds no items yet; next: dualview ingest {store} ITEMS"
-    )
+    nothing = "everything was current: nothing was computed"
+    if not opened.tables.exists("items"):
+        nothing = f"the store holds no items yet; next: dualview ingest {store} ITEMS"
+    elif not report.computed and not opened.status().current:
+        nothing = f"nothing was computed; not everything is current, see: dualview status {store}"
     if json:
         console.as_json(report.to_dict())
     else:

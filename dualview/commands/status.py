@@ -21,6 +21,7 @@ def run(
 ) -> None:
     """Show per feature what is current. Exit code 2 when something is not."""
     from dualview import console
+    from featurestore.status import next_step
     from featurestore.store import Store as Ground
 
     opened = Ground.open(store)
@@ -62,7 +63,8 @@ def run(
             )
     if not status.current:
         if not json:
-            console.say(f"not everything is current; next: dualview materialize {store}")
+            late = [f for f in status.features if f.missing or f.stale or f.blocked]
+            console.say(f"not everything is current; next: {next_step(opened, late)}")
         raise typer.Exit(2)
 
 
