@@ -99,16 +99,22 @@ class ErrorExample:
     place: str  # "FILE:LINE" of a source, or an item id
     field: str | None
     reason: str | None
+    attempts: int | None = None  # of a cell: how often it was tried on its input
 
 
 @dataclass(frozen=True)
 class ErrorGroup:
-    """Errors of one code. `where`: "ingest", or the feature whose cells failed."""
+    """Errors of one code. `where`: "ingest", or the feature whose cells failed.
+
+    retryable: the next `materialize` tries them again by itself. remedy: the command that does, or what to mend first.
+    """
 
     where: str
     code: str
     count: int
     examples: list[ErrorExample]
+    retryable: bool = False
+    remedy: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

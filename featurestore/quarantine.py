@@ -65,8 +65,8 @@ def read(tables: Tables, source: str | None = None) -> pa.Table:
     return rows.sort_by([("source", "ascending"), ("line", "ascending"), ("field", "ascending")])
 
 
-def summary(tables: Tables, examples: int = 3) -> list[ErrorGroup]:
-    """What is set aside, grouped by code, the largest group first; examples are placed as SOURCE:LINE."""
+def summary(tables: Tables, examples: int | None = 3) -> list[ErrorGroup]:
+    """What is set aside, grouped by code, the largest group first; examples (None: all) are placed as SOURCE:LINE."""
     rows = read(tables)
     found = []
     for entry in pc.value_counts(rows["code"]).to_pylist():

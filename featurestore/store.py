@@ -17,8 +17,8 @@ import numpy.typing as npt
 from featurestore import definitions as defs
 from featurestore import features, files, journal, pending, schema, status, versions
 from featurestore.artifacts import Artifacts
-from featurestore.definitions import Definitions, FeatureDef, Lock, Locked
-from featurestore.errors import BadInput, Conflict, DiskError, ErrorExample, ErrorGroup, NotFound
+from featurestore.definitions import Definitions, Lock, Locked
+from featurestore.errors import BadInput, Conflict, DiskError, ErrorGroup, NotFound
 from featurestore.lock import WriterLock
 from featurestore.recipe import Recipe
 from featurestore.schema import ValueKind
@@ -221,34 +221,13 @@ class Store:
 
         return sql.query(self, query, release=release)
 
-    def errors(self, examples: int = 3) -> list[ErrorGroup]:
-        """What went wrong and was not mended since: rows set aside at ingest, cells that could not be computed."""
-        from featurestore import quarantine
+    def errors(
+        self, examples: int | None = 3, *, feature: str | None = None, code: str | None = None
+    ) -> list[ErrorGroup]:
+        """What went wrong and was not mended since; see `featurestore.failures.groups`."""
+        from featurestore import failures
 
-        groups: list[ErrorGroup] = quarantine.summary(self.tables, examples=examples)
-        recipes = self.recipes()
-        for feature in self.definitions:
-            recipe = recipes.get(feature.name)
-            if recipe is not None and self.tables.exists(recipe.table(feature.name)):
-                groups += self._cell_errors(feature, recipe, examples)
-        return groups
-
-    def _cell_errors(self, feature: FeatureDef, recipe: Recipe, examples: int) -> list[ErrorGroup]:
-        rows = self.tables.read(
-            recipe.table(feature.name),
-            columns=[schema.ITEM_ID, schema.ERROR_CODE, schema.ERROR_MESSAGE],
-            filter=f"{schema.STATUS} = '{schema.Status.ERROR}'",
-        )
-        live = self._live_if_some_left()
-        by_code: dict[str, list[ErrorExample]] = {}
-        for row in rows.to_pylist():
-            if live is None or row[schema.ITEM_ID] in live:
-                example = ErrorExample(row[schema.ITEM_ID], None, row[schema.ERROR_MESSAGE])
-                by_code.setdefault(row[schema.ERROR_CODE], []).append(example)
-        return [
-            ErrorGroup(feature.name, code, len(all_), all_[:examples])
-            for code, all_ in sorted(by_code.items())
-        ]
+        return failures.groups(self, examples, feature=feature, code=code)
 
     def status(self, *, read_only: bool = False) -> StoreStatus:
         """What is current; see `featurestore.status.read`."""

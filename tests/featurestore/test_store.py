@@ -293,7 +293,11 @@ def test_a_matrix_that_cannot_be_had_says_what_to_do(filled: Store) -> None:
 
 
 def test_errors_are_those_of_live_items_grouped_by_code(filled: Store) -> None:
-    group = ErrorGroup("text", "too_long", 1, [ErrorExample("c", None, "too_long of c")])
+    example = ErrorExample("c", None, "too_long of c", attempts=1)
+    again = (
+        f"dualview materialize {filled.root} --feature text --failed, or mend the items and ingest them again"
+    )
+    group = ErrorGroup("text", "too_long", 1, [example], retryable=False, remedy=again)
     assert filled.errors() == [group]
     put_items(filled, "def")
     put_vectors(filled, "text", "def", status=Status.ERROR, code="too_long")
