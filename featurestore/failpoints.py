@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -34,7 +34,7 @@ class _Plan:
         self.where, _, name = asked.partition(":")
         self.signal = signal.Signals[name] if name and self.list is None else None
 
-    def reached(self, name: str) -> None:
+    def __call__(self, name: str) -> None:
         with self.guard:
             self.passed += 1
             if self.list is not None:
@@ -50,16 +50,16 @@ class _Plan:
         return self.passed == int(self.where) if self.where.isdigit() else fnmatchcase(name, self.where)
 
 
-def arm(asked: str | None) -> None:
-    """Ask for what DUALVIEW_FAILPOINT would, in this process and from now on; None for nothing."""
-    global _plan
-    _plan = _Plan(asked) if asked else None
+def arm(asked: str | Callable[[str], None] | None) -> None:
+    """Ask for what DUALVIEW_FAILPOINT would, in this process and from now on; or name who is told of each moment."""
+    global _told
+    _told = _Plan(asked) if isinstance(asked, str) else asked
 
 
 def reached(name: str) -> None:
     """The process is at the moment `name`."""
-    if _plan is not None:
-        _plan.reached(name)
+    if _told is not None:
+        _told(name)
 
 
 @contextmanager
@@ -70,5 +70,5 @@ def commit(name: str) -> Iterator[None]:
     reached(f"after {name}")
 
 
-_plan: _Plan | None = None
-arm(os.environ.get(VARIABLE))
+_told: Callable[[str], None] | None = None
+arm(os.environ.get(VARIABLE) or None)

@@ -107,7 +107,11 @@ def _intent(store: Store, chosen: Release) -> dict[str, Any]:
     lock = chosen.manifest["lock"] if "lock" in chosen.manifest else _lock_of_recipes(store, chosen)
     return {
         "release": chosen.name,
-        "tables": {n: [today[n], version] for n, version in pinned.items() if today[n] != version},
+        "tables": {
+            n: [today[n], version]
+            for n, version in pinned.items()
+            if not store.tables.same(n, today[n], version)
+        },
         "clear": {n: today[n] for n in COMMON if n in today and n not in pinned and store.tables.count(n)},
         "definitions": text,
         "kept_as": _free_name(store, chosen.name) if text != store.definitions_text() else None,

@@ -80,6 +80,14 @@ class Tables:
     ) -> pa.Table:
         return self.dataset(name, version).to_table(columns=columns, filter=filter)
 
+    def same(self, name: str, version: int, other: int) -> bool:
+        """Whether two versions are made of the same files, as a restored one and what it was restored from are."""
+        if version == other:
+            return True
+        one, two = self.dataset(name, version), self.dataset(name, other)
+        files_of = [[part.metadata.to_json() for part in each.get_fragments()] for each in (one, two)]
+        return bool(one.schema.equals(two.schema) and files_of[0] == files_of[1])
+
     def disk(self, name: str) -> int:
         """Bytes on disk, all kept versions together."""
         total = 0

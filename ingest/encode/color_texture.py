@@ -32,6 +32,7 @@ Float = npt.NDArray[np.floating[Any]]
 
 SIZE = 64  # pictures are looked at as SIZE x SIZE
 HUES, LIGHTS, GREYS = 12, 3, 11
+BATCH = 64  # pictures encoded at once
 GRID = 8  # cover of the object in its own square
 CELLS, DIRECTIONS = 3, 8
 LAYOUT = 3
@@ -67,7 +68,9 @@ class ColorTexture(Maker[ColorTextureOptions]):
         return Resolved(options=options.model_dump(mode="json"), dim=DIM)
 
     def load(self, recipe: Recipe, tools: Tools) -> ColorTextureEncoder:
-        return ColorTextureEncoder(ColorTextureOptions.model_validate(recipe.options))
+        return ColorTextureEncoder(
+            ColorTextureOptions.model_validate(recipe.options), tools.batch_size or BATCH
+        )
 
 
 class ColorTextureEncoder:
@@ -75,9 +78,9 @@ class ColorTextureEncoder:
 
     dim = DIM
 
-    def __init__(self, options: ColorTextureOptions | None = None) -> None:
+    def __init__(self, options: ColorTextureOptions | None = None, batch_size: int = BATCH) -> None:
         weights = options or ColorTextureOptions()
-        self.batch_size = 64
+        self.batch_size = batch_size
         self._weights = (weights.colour, weights.layout, weights.shape, weights.texture)
 
     def prepare(self, image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -41,6 +41,7 @@ OUT_OF_VOCABULARY = CellError(
     "the text shares no word with those that the encoder was fitted on; `dualview fit --refit` learns new ones",
 )
 SMALL_CATALOGUE = 1000  # below this many texts a word that only one of them has is kept too
+BATCH = 2048  # texts encoded at once
 EXACT = 4_000_000  # up to so many matrix entries the SVD is exact
 FAINT = 1e-4  # a projection shorter than this share of its text holds rounding errors only
 
@@ -103,7 +104,7 @@ class TfidfSvd(Maker[TfidfOptions]):
 
     def load(self, recipe: Recipe, tools: Tools) -> TfidfEncoder:
         folder = tools.artifact(recipe, ARTIFACT) if ARTIFACT in recipe.artifacts else None
-        return TfidfEncoder(folder, recipe.options, recipe.dim or 1)
+        return TfidfEncoder(folder, recipe.options, recipe.dim or 1, tools.batch_size or BATCH)
 
 
 class TfidfEncoder:
@@ -111,9 +112,10 @@ class TfidfEncoder:
 
     zero = OUT_OF_VOCABULARY
 
-    def __init__(self, folder: Path | None, options: dict[str, Any], dim: int) -> None:
-        self.dim = dim
-        self.batch_size = 2048
+    def __init__(
+        self, folder: Path | None, options: dict[str, Any], dim: int, batch_size: int = BATCH
+    ) -> None:
+        self.dim, self.batch_size = dim, batch_size
         self._vectorizer: Any = None
         if folder is None:
             return
