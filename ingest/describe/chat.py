@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from pydantic import Field
 
 from ingest.describe.base import PromptedOptions
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from ingest.describe.base import Request, Turn
 
 MAX_PIXELS = 1_003_520  # 1,280 patches of 28 x 28 pixels
@@ -26,11 +27,13 @@ class PicturedOptions(PromptedOptions):
 
 def within(picture: Image.Image, max_pixels: int) -> Image.Image:
     """RGB, shrunk in proportion to at most `max_pixels`; a smaller one is left as it is."""
+    from PIL.Image import Resampling
+
     width, height = picture.size
     if width * height > max_pixels:
         scale = math.sqrt(max_pixels / (width * height))
         picture = picture.convert("RGB").resize(
-            (max(1, math.floor(width * scale)), max(1, math.floor(height * scale))), Image.Resampling.LANCZOS
+            (max(1, math.floor(width * scale)), max(1, math.floor(height * scale))), Resampling.LANCZOS
         )
     return picture.convert("RGB")
 

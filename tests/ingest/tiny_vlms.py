@@ -79,7 +79,10 @@ def _save(name: str, config: Any, model_class: Any, processor: Any, tokenizer: A
     torch.manual_seed(0)
     model = model_class(config).eval()
     end, pad = tokenizer.convert_tokens_to_ids(END), tokenizer.convert_tokens_to_ids(PAD)
-    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
+    never = [
+        tokenizer.convert_tokens_to_ids(name) for name in SPECIAL if name != END
+    ]  # as trained ones do not
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, suppress_tokens=never)
     model.save_pretrained(out)
     processor.save_pretrained(out)
     return out
