@@ -15,6 +15,7 @@ from featurestore import definitions as defs
 from featurestore import features, files, release, schema
 from featurestore.definitions import Definitions, FeatureDef, Locked
 from featurestore.features import Counts
+from featurestore.schema import ValueKind
 
 if TYPE_CHECKING:
     from featurestore.store import Store
@@ -80,11 +81,11 @@ def read(store: Store, *, read_only: bool = False) -> StoreStatus:
 
 def next_step(store: Store, late: list[FeatureStatus]) -> str:
     """The command that makes current what is not."""
-    kinds = {feature.name: feature.kind for feature in store.definitions}
-    computed = [feature for feature in late if kinds.get(feature.name) != schema.IMPORTED]
-    if computed or not late:
+    declared = [store.definitions.get(feature.name) for feature in late]
+    if not declared or any(feature.kind != schema.IMPORTED for feature in declared):
         return f"dualview materialize {store.root}"
-    return f"import new values: dualview import-vectors (or import-texts) {store.root} {late[0].name} FILE"
+    verb = "import-texts" if declared[0].options.get("value") == ValueKind.TEXT else "import-vectors"
+    return f"dualview {verb} {store.root} {declared[0].name} FILE, with values made anew"
 
 
 def _key(store: Store) -> str:
@@ -163,7 +164,9 @@ def outdated(root: Path, definitions: Definitions, locked: dict[str, Locked], fe
         return "never resolved"
     if locked[feature].definition_hash != definitions.hash(feature):
         imported = definitions.get(feature).kind == schema.IMPORTED
-        return f"features.toml changed since; {'an import' if imported else 'materialize'} makes the new recipe"
+        return (
+            f"features.toml changed since; {'an import' if imported else 'materialize'} makes the new recipe"
+        )
     for name, sha256 in locked[feature].files.items():
         if _sha256(root / name) != sha256:
             return f"{name} changed since; materialize makes the new recipe"

@@ -50,7 +50,7 @@ def run(
     if json:
         console.as_json(report.to_dict())
         return
-    done = "would be exported (sizes: at most)" if dry_run else "exported"
+    done = "would be exported (bytes: about, before compression)" if dry_run else "exported"
     console.table(
         f"Release {report.release} {done} to {report.folder}",
         ["file", "bytes"],

@@ -132,21 +132,20 @@ def tell(report: ImportReport, store: Path, json: bool) -> None:
             ],
         )
         for code, count in report.errors.items():
-            console.warn(f"{count:,} items have the error {code}; see: dualview errors {store}")
+            console.warn(f"error {code}: {count:,} items; see: dualview errors {store}")
         if report.unknown:
-            shown = ", ".join(report.unknown_examples)
-            console.warn(f"{report.unknown:,} ids are no items of the store: {shown}, ...")
+            more = ", ..." if report.unknown > len(report.unknown_examples) else ""
+            shown = ", ".join(report.unknown_examples) + more
+            console.warn(f"ids in the file that are no items of the store: {report.unknown:,} ({shown})")
         if report.absent:
-            console.warn(f"{report.absent:,} items are not in the file: they have no value (no input)")
+            console.warn(f"items that the file has no value of: {report.absent:,}; they count as no input")
         if report.stale:
             console.warn(
-                f"{report.stale:,} items were edited since this file was imported: import values made from what they "
-                "are today, or say with --renew that these still hold"
+                f"items edited since this file was imported: {report.stale:,}; import values made from what they are "
+                "today, or say with --renew that these still hold"
             )
         if report.blocked:
-            console.warn(
-                f"{report.blocked:,} items wait for a feature that is not current: materialize it first"
-            )
+            console.warn(f"items whose inputs are features that are not current: {report.blocked:,}")
         if not report.dry_run and not (report.stale or report.blocked):
             console.say(f"next: dualview publish {store}")
     if report.stale or report.blocked:

@@ -30,7 +30,7 @@ TAKES = {  # the kinds of values that a format can hold
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """name: relative to the folder. bytes: of a dry run, at most, before compression."""
+    """name: relative to the folder. bytes: of a dry run about, before compression."""
 
     name: str
     bytes: int

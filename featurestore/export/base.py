@@ -29,7 +29,7 @@ URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")
 
 @dataclass(frozen=True)
 class Planned:
-    """One file of an export. bytes: its size, or what it comes to at most before compression; write: makes it."""
+    """One file of an export. bytes: its size, or about what it comes to before compression; write: makes it."""
 
     name: str
     bytes: int

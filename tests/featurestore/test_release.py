@@ -235,7 +235,7 @@ def test_features_that_are_not_current_are_refused_with_counts(store: Store) -> 
     assert "vector: 1 missing, 1 stale" in str(caught.value)
     assert "picture: 1 missing" in str(caught.value)
     assert "private" not in str(caught.value)
-    assert "materialize" in str(caught.value)
+    assert "import-vectors" in str(caught.value), "what was imported is not computed"
     assert release.names(store.root) == ["0001"]
 
 
