@@ -23,6 +23,7 @@ from dualview.commands import (
     export,
     fit,
     gc,
+    history,
     import_texts,
     import_vectors,
     ingest,
@@ -51,7 +52,7 @@ app = typer.Typer(
 
 VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
-    "Look and ask": [status, errors, doctor, sql, similar, releases, diff],
+    "Look and ask": [status, errors, doctor, sql, similar, history, releases, diff],
     "Learn and recommend": [train, runs, evaluate, promote, recommend],
     "Exchange with other tools": [export, import_vectors, import_texts],
     "Keep it in order": [rollback, gc],

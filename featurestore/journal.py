@@ -1,16 +1,21 @@
-"""One line for each verb that wrote: when, by whom, what came of it. Appended under the writer's lock."""
+"""One line for each verb that wrote: when, by whom, what came of it.
+
+Lines are appended whole, each in one write, so that verbs which hold no lock for hours (train) can record as well.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import re
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from featurestore import failpoints, files, identity
+from featurestore.errors import BadInput, NotFound, did_you_mean
 
 FILE = "journal.jsonl"
 
@@ -42,6 +47,45 @@ def record(root: Path, verb: str, **facts: Any) -> None:
 def _signature() -> dict[str, Any]:
     who = f"{identity.user()}@{identity.host()}"
     return {"who": who, "pid": os.getpid(), "dualview": identity.version()}
+
+
+def select(
+    entries: list[dict[str, Any]],
+    *,
+    verb: str | None = None,
+    since: str | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Those of one verb, not older than `since`, and of these the `limit` newest; oldest first.
+
+    since: an ISO date or time ("2026-11-21", taken as UTC), or how long ago: "90m", "36h", "7d". Raises BadInput for
+    any other text, NotFound for a verb that never wrote.
+    """
+    if verb is not None:
+        known = {entry["verb"] for entry in entries}
+        if known and verb not in known:
+            raise NotFound(f"'{verb}' never wrote here", remedy=did_you_mean(verb, known))
+        entries = [entry for entry in entries if entry["verb"] == verb]
+    if since is not None:
+        begin = _moment(since)
+        entries = [entry for entry in entries if datetime.fromisoformat(entry["at"]) >= begin]
+    return entries if limit is None else entries[max(0, len(entries) - limit) :]
+
+
+AGO = re.compile(r"(\d{1,6})([mhd])")
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def _moment(text: str) -> datetime:
+    if ago := AGO.fullmatch(text):
+        return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(
+            f"'{text}' is no time", remedy="write a date as 2026-11-21, or how long ago as 90m, 36h or 7d"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def read(root: Path) -> list[dict[str, Any]]:

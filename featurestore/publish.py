@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,6 +71,7 @@ def publish(
     tag or recall, Conflict for a tag that is taken or a store that is being written.
     """
     with store.lock("publish", wait), files.disk_errors("the release"):
+        begun = time.monotonic()
         ready = prepare(store, tag, allow_stale, recall)
         if ready.unchanged and ready.latest:
             return ready.latest
@@ -87,7 +89,15 @@ def publish(
             "lock": defs.entries(store.locked()),
         }
         files.write_json(store.root / "releases" / name / releases.MANIFEST, manifest)
-        journal.record(store.root, "publish", release=name, tag=tag, items=manifest["items"], tables=versions)
+        journal.record(
+            store.root,
+            "publish",
+            release=name,
+            tag=tag,
+            items=manifest["items"],
+            tables=versions,
+            seconds=round(time.monotonic() - begun, 3),
+        )
         return releases.open(store.root, name)
 
 

@@ -284,9 +284,11 @@ class Store:
 
         return rollback.rollback(self, release, discard=discard, dry_run=dry_run, wait=wait)
 
-    def history(self) -> list[dict[str, Any]]:
-        """What was written, oldest first."""
-        return journal.read(self.root)
+    def history(
+        self, *, verb: str | None = None, since: str | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """What was written, oldest first; see `featurestore.journal.select`."""
+        return journal.select(journal.read(self.root), verb=verb, since=since, limit=limit)
 
 
 def _local(root: str | Path) -> Path:

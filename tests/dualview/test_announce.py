@@ -24,7 +24,9 @@ from dualview.training import fit
 from tests.untouched import snapshot, untouched
 
 VERBS: dict[str, ModuleType] = {
-    module.__name__.rsplit(".", 1)[-1]: module for modules in cli.VERBS.values() for module in modules
+    module.__name__.rsplit(".", 1)[-1].replace("_", "-"): module
+    for modules in cli.VERBS.values()
+    for module in modules
 }
 # verbs that change nothing that a store is asked for; what is derived from it they may cache
 READING = {
@@ -53,6 +55,7 @@ ANNOUNCED: dict[str, list[str]] = {
 }
 ASKED: dict[str, list[str]] = {
     "status": ["{store}"],
+    "history": ["{store}"],
     "errors": ["{store}"],
     "sql": ["{store}", "select count(*) as n, 'nan'::double as odd from items"],
     "similar": ["{store}", "{item}"],

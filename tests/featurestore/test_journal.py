@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from featurestore import journal
+from featurestore.errors import BadInput, NotFound
+
+
+def line(verb: str, ago: timedelta) -> dict[str, Any]:
+    return {"verb": verb, "at": (datetime.now(UTC) - ago).isoformat(timespec="seconds")}
+
+
+LINES = [
+    line("init", timedelta(days=9)),
+    line("ingest", timedelta(days=3)),
+    line("publish", timedelta(hours=30)),
+    line("ingest", timedelta(minutes=5)),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"verb": "ingest"}, [1, 3]),
+        ({"verb": "ingest", "limit": 1}, [3]),
+        ({"since": "36h"}, [2, 3]),
+        ({"since": "10m"}, [3]),
+        ({"since": "7d", "limit": 2}, [2, 3]),
+        ({"since": str((datetime.now(UTC) - timedelta(days=5)).date())}, [1, 2, 3]),
+        ({"limit": 99}, [0, 1, 2, 3]),
+    ],
+)
+def test_lines_are_chosen_by_verb_time_and_number(asked: dict[str, Any], kept: list[int]) -> None:
+    assert journal.select(LINES, **asked) == [LINES[place] for place in kept]
+
+
+def test_a_time_that_is_none_and_a_verb_that_never_wrote_are_refused() -> None:
+    with pytest.raises(BadInput, match="no time"):
+        journal.select(LINES, since="yesterday")
+    with pytest.raises(NotFound) as wrong:
+        journal.select(LINES, verb="ingset")
+    assert wrong.value.remedy == "did you mean 'ingest'?"
+    assert journal.select([], verb="ingest") == []
