@@ -168,7 +168,7 @@ def estimate(
     wanted = [features] if isinstance(features, str) else None if features is None else list(features)
     ordered = store.definitions.ordered(wanted)
     for definition in ordered:
-        resolve.check(definition)
+        resolve.check(store, definition)
     asked = _Asked(store, failed, limit, device, batch_size)
     try:
         return MaterializeEstimate([asked.feature(definition) for definition in ordered])
@@ -264,7 +264,7 @@ def _count(rows: pa.Table, state: State) -> int:
 
 
 def _to_fit(definition: FeatureDef, recipe: Recipe) -> bool:
-    return base.maker(definition.kind, definition.encoder).fitted and not recipe.artifacts
+    return resolve.fitted(definition) and not recipe.artifacts
 
 
 # ---- encoders, timed

@@ -9,7 +9,7 @@ neither a model library nor lancedb.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,8 +21,11 @@ import pyarrow.compute as pc
 from featurestore import features as cells
 from featurestore import journal, schema
 from featurestore.errors import BadInput, CellError
+from featurestore.files import sha256_text
 from featurestore.schema import State, Status
 from ingest import resolve
+from ingest.describe.cost import Budget
+from ingest.describe.run import Describing
 from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
@@ -64,7 +67,11 @@ class Silent:
 
 @dataclass(frozen=True)
 class FeatureReport:
-    """What was done for one feature. skipped: cells left alone (blocked, failed for good, or beyond `limit`)."""
+    """What was done for one feature.
+
+    skipped: cells left alone (blocked, failed for good, or beyond `limit`, `sample` or `max_cost`). cost: of the
+    answers, in the currency of the prices; None for a feature without a price.
+    """
 
     feature: str
     recipe: str | None
@@ -74,6 +81,7 @@ class FeatureReport:
     skipped: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    cost: float | None = None
 
     @property
     def computed(self) -> int:
@@ -116,6 +124,10 @@ def materialize(
     *,
     failed: bool = False,
     limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+    max_cost: float | None = None,
+    yes: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
     commit_rows: int = COMMIT_ROWS,
@@ -125,21 +137,32 @@ def materialize(
     """Compute what is not current.
 
     features: these and what they read; None for all. failed: cells that failed for good are tried again too.
-    limit: at most so many cells a feature. device: auto, cpu, cuda, cuda:1, mps. batch_size: rows an encoder takes at
-    once, None for the encoder's own; it is halved where memory does not suffice. wait: seconds to wait for another
-    writer. Raises BadInput for a definition that cannot be meant, ModelUnavailable, Conflict for a store being written.
+    limit: at most so many cells a feature. sample: only so many of the items that wait, drawn by `seed`, the same for
+    every feature. max_cost: where a feature has a price, stop asking once so much was spent, over all features; yes:
+    ask whatever it costs. One of the two is needed where there is a price. device: auto, cpu, cuda, cuda:1, mps.
+    batch_size: rows an encoder takes at once, None for the encoder's own; it is halved where memory does not suffice.
+    wait: seconds to wait for another writer.
+
+    Raises BadInput for a definition that cannot be meant, ModelUnavailable, Conflict for a store being written.
     """
     begun = time.monotonic()
-    if commit_rows < 1 or (batch_size is not None and batch_size < 1) or (limit is not None and limit < 1):
+    if min(n for n in (commit_rows, batch_size, limit, sample) if n is not None) < 1:
         raise BadInput(
-            "commit_rows, batch_size and limit are 1 or more", remedy="leave them out for the defaults"
+            "commit_rows, batch_size, limit and sample are 1 or more",
+            remedy="leave them out for the defaults",
+        )
+    if max_cost is not None and not max_cost > 0:
+        raise BadInput(
+            f"max_cost = {max_cost} buys nothing", remedy="an amount above 0, in the prices' currency"
         )
     wanted = [features] if isinstance(features, str) else None if features is None else list(features)
-    run = _Run(store, failed, limit, device, batch_size, commit_rows, progress or Silent())
+    chosen = Chosen(failed, limit, sample, seed)
+    budget = Budget(max_cost, agreed=yes)
+    run = _Run(store, chosen, budget, device, batch_size, commit_rows, progress or Silent())
     with store.lock("materialize", wait):
         ordered = store.definitions.ordered(wanted)
         for definition in ordered:
-            resolve.check(definition)
+            resolve.check(store, definition)
         try:
             reports = [run.feature(definition) for definition in ordered]
         finally:
@@ -162,8 +185,8 @@ class _Run:
     """One call of `materialize`."""
 
     store: Store
-    failed: bool
-    limit: int | None
+    chosen: Chosen
+    budget: Budget
     device: str
     batch_size: int | None
     commit_rows: int
@@ -180,34 +203,56 @@ class _Run:
             self.loaded = True
             recipe, notes = resolve.resolve(self.store, definition, device=self.device)
         plan = self.store.plan(definition.name)
-        todo = cells.work(plan, failed=self.failed)
-        if self.limit is not None:
-            todo = todo.slice(0, self.limit)
+        todo = self.chosen.of(plan)
         left = len(plan) - len(todo) - int(pc.sum(pc.equal(plan["state"], State.CURRENT)).as_py() or 0)
         if not len(todo):
             return FeatureReport(definition.name, recipe.short, skipped=left, notes=notes)
         self.progress.start(definition.name, len(todo))
         sink = Sink(self.store, definition.name, recipe, self.commit_rows, self.progress)
+        tools = base.Tools(
+            Models(self.store.root), self.store.artifacts, self.device, self.batch_size, definition.model
+        )
+        describing = None
+        if definition.kind == schema.DESCRIBE:
+            describing = Describing(self.store, definition, recipe, tools, self.budget)
+            describing.begin(plan, len(todo))
+            sink.on_commit = describing.spool.committed
         for start in range(0, len(todo), READ_ROWS):
-            self._compute(definition, recipe, todo.slice(start, READ_ROWS), sink)
+            self._compute(definition, recipe, todo.slice(start, READ_ROWS), sink, tools, describing)
         sink.flush()
         self.progress.done()
+        if describing is not None:
+            notes += describing.end()
         report = FeatureReport(
             definition.name,
             recipe.short,
             ok=sink.counts[Status.OK],
             no_input=sink.counts[Status.NO_INPUT],
             error=sink.counts[Status.ERROR],
-            skipped=left,
+            skipped=left + len(todo) - sum(sink.counts.values()),
             seconds=time.monotonic() - begun,
             notes=notes,
+            cost=describing.cost if describing is not None else None,
         )
         facts = report.to_dict() | {"device": self.device}
         journal.record(self.store.root, "materialize", **facts)
         return report
 
-    def _compute(self, definition: FeatureDef, recipe: Recipe, todo: pa.Table, sink: Sink) -> None:
+    def _compute(
+        self,
+        definition: FeatureDef,
+        recipe: Recipe,
+        todo: pa.Table,
+        sink: Sink,
+        tools: base.Tools,
+        describing: Describing | None,
+    ) -> None:
         """Compute the cells of `todo`; equal inputs are computed once."""
+        if describing is not None:
+            self.loaded = True
+            groups = Groups(todo)
+            describing.compute(groups, read_inputs(self.store, recipe, groups.first), sink)
+            return
         empty = pc.invert(todo["has_input"])
         sink.no_input(todo.filter(empty))
         todo = todo.filter(todo["has_input"])
@@ -216,8 +261,6 @@ class _Run:
         groups = Groups(todo)
         self.loaded = True
         maker = base.maker(definition.kind, definition.encoder)
-        models = Models(self.store.root)
-        tools = base.Tools(models, self.store.artifacts, self.device, self.batch_size, definition.model)
         inputs = read_inputs(self.store, recipe, groups.first)
         assert recipe.dim is not None
         if definition.kind == "embed_image":
@@ -234,6 +277,26 @@ class _Run:
             sink.add(groups, encoded)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Which of the cells that wait are computed now; see `materialize`."""
+
+    failed: bool = False
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+    def of(self, plan: pa.Table) -> pa.Table:
+        todo = cells.work(plan, failed=self.failed)
+        if self.sample is not None and self.sample < len(todo):
+            drawn = [sha256_text(f"{self.seed}:{item}") for item in todo[schema.ITEM_ID].to_pylist()]
+            order = np.argsort(np.asarray(drawn))[
+                : self.sample
+            ]  # by hash: the same items whatever the feature
+            todo = todo.take(pa.array(np.sort(order)))
+        return todo if self.limit is None else todo.slice(0, self.limit)
+
+
 class Groups:
     """Cells with the same input, which are computed once. Group g's representative is row g of `first`."""
 
@@ -244,11 +307,13 @@ class Groups:
         self._members = np.argsort(group, kind="stable")  # rows of `todo`, group after group
         self._starts = np.searchsorted(group[self._members], np.arange(len(first) + 1))
         self.first = todo.take(pa.array(first))[schema.ITEM_ID]
+        self.hashes = [str(each) for each in hashes[first]]
 
     def keep(self, groups: Places) -> Groups:
         """Only these groups, numbered anew from 0."""
         kept = object.__new__(Groups)
         kept._todo, kept.first = self._todo, self.first.take(pa.array(groups))
+        kept.hashes = [self.hashes[group] for group in groups]
         sizes = self._starts[groups + 1] - self._starts[groups]
         kept._starts = np.concatenate([[0], np.cumsum(sizes)])
         kept._members = np.concatenate(
@@ -265,11 +330,12 @@ class Groups:
 
 
 class Sink:
-    """Collects computed cells and commits them some thousands at a time."""
+    """Collects computed cells and commits them some thousands at a time. on_commit: called after each commit."""
 
     def __init__(
         self, store: Store, feature: str, recipe: Recipe, commit_rows: int, progress: Progress
     ) -> None:
+        self.on_commit: Callable[[], None] | None = None
         self._store, self._feature, self._recipe = store, feature, recipe
         self._commit_rows, self._progress = commit_rows, progress
         self._parts: list[pa.Table] = []
@@ -279,24 +345,34 @@ class Sink:
 
     def no_input(self, rows: pa.Table) -> None:
         for start in range(0, len(rows), self._commit_rows):
-            self._put(rows.slice(start, self._commit_rows), Status.NO_INPUT)
+            self.put(rows.slice(start, self._commit_rows), Status.NO_INPUT)
 
     def add(self, groups: Groups, encoded: Encoded) -> None:
         if len(encoded.places):
             rows, place = groups.rows(encoded.places)
-            self._put(rows, Status.OK, values=encoded.vectors[place])
+            kind = schema.value_type(self._recipe.value, self._recipe.dim)
+            self.put(rows, Status.OK, values=_vectors(encoded.vectors[place], kind))
         for group, error in encoded.errors.items():
-            self._put(groups.rows(np.asarray([group]))[0], Status.ERROR, error=error)
+            self.put(groups.rows(np.asarray([group]))[0], Status.ERROR, error=error)
 
     def flush(self) -> None:
         if self._parts:
             cells.commit(self._store.tables, self._feature, self._recipe, pa.concat_tables(self._parts))
+            if self.on_commit is not None:
+                self.on_commit()
         self._parts, self._waiting = [], 0
         self._committed = time.monotonic()
 
-    def _put(
-        self, rows: pa.Table, status: Status, *, values: Vectors | None = None, error: CellError | None = None
+    def put(
+        self,
+        rows: pa.Table,
+        status: Status,
+        *,
+        values: pa.Array | None = None,
+        error: CellError | None = None,
+        more: Mapping[str, pa.Array] | None = None,
     ) -> None:
+        """Hand over cells. rows: of the plan; values: one each, None for none; more: further columns, if any."""
         if not len(rows):
             return
         kind = schema.value_type(self._recipe.value, self._recipe.dim)
@@ -304,13 +380,16 @@ class Sink:
         columns = {
             schema.ITEM_ID: rows[schema.ITEM_ID],
             schema.INPUT_HASH: rows[schema.INPUT_HASH],
-            schema.VALUE: pa.nulls(len(rows), kind) if values is None else _vectors(values, kind),
+            schema.VALUE: pa.nulls(len(rows), kind) if values is None else values,
             schema.STATUS: pa.repeat(pa.scalar(str(status), text), len(rows)),
             schema.ERROR_CODE: pa.repeat(pa.scalar(error.code if error else None, text), len(rows)),
             schema.ERROR_MESSAGE: pa.repeat(pa.scalar(error.message if error else None, text), len(rows)),
             schema.TRANSIENT: pa.repeat(pa.scalar(error is not None and error.transient), len(rows)),
             schema.ATTEMPTS: rows[schema.ATTEMPTS],
         }
+        if self._recipe.kind == schema.DESCRIBE:
+            columns |= {field.name: pa.nulls(len(rows), field.type) for field in schema.ANSWER_FIELDS}
+        columns |= more or {}
         self._parts.append(pa.table(columns))
         self._waiting += len(rows)
         self.counts[status] += len(rows)

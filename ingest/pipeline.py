@@ -54,7 +54,7 @@ def encode_images(encoder: ImageEncoder, tables: Tables, shas: Sequence[str], di
         try:
             return encoder.prepare(decode(originals.open_bytes(sha)))
         except DualviewError as error:
-            return _cell_error(error)
+            return cell_error(error)
 
     todo = iter(enumerate(shas))
     waiting: deque[tuple[int, Future[Any]]] = deque()
@@ -110,7 +110,7 @@ def _checked(
     return Encoded(places[good], vectors[good], errors)
 
 
-def _cell_error(error: DualviewError) -> CellError:
+def cell_error(error: DualviewError) -> CellError:
     """A picture's refusal as the error of its cell. A file that is gone may come back; one that is bad stays bad."""
     code = "image_gone" if error.code == "not_found" else error.code
     return CellError(code, error.message, transient=code == "image_gone")

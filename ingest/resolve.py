@@ -22,6 +22,8 @@ from featurestore.definitions import DOCUMENT, FeatureDef
 from featurestore.errors import BadInput, Conflict, did_you_mean
 from featurestore.recipe import COLUMN, FEATURE, Recipe, table_name
 from featurestore.schema import ValueKind
+from ingest.describe import base as describers
+from ingest.describe import recipes
 from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
@@ -34,15 +36,18 @@ FIT_ROWS = 200_000  # texts a fit looks at, spread evenly over the ids
 DRIFT_ROWS = 20_000  # texts looked at for words that a fit does not know
 
 
-def check(definition: FeatureDef) -> None:
+def check(store: Store, definition: FeatureDef) -> None:
     """Refuse a definition whose kind, encoder, options or inputs cannot be meant. Raises BadInput."""
     if definition.kind == IMPORTED:
+        return
+    if definition.kind == schema.DESCRIBE:
+        recipes.check(store.root, definition, store.definitions)
         return
     where = f"features.toml, [features.{definition.name}]"
     if definition.kind not in base.kinds():
         raise BadInput(
             f"{where}: unknown kind '{definition.kind}'",
-            remedy=did_you_mean(definition.kind, [*base.kinds(), IMPORTED]),
+            remedy=did_you_mean(definition.kind, [*base.kinds(), schema.DESCRIBE, IMPORTED]),
         )
     maker = base.maker(definition.kind, definition.encoder)
     base.check_options(definition.name, maker, definition.options)
@@ -73,10 +78,15 @@ def outdated(store: Store, definition: FeatureDef, models: Models | None = None)
     recipe = locked.recipe
     if definition.kind == IMPORTED:
         return None
-    maker = base.maker(definition.kind, definition.encoder)
+    described = definition.kind == schema.DESCRIBE
+    maker = (
+        describers.maker(definition.encoder) if described else base.maker(definition.kind, definition.encoder)
+    )
     if maker.code_version != recipe.code_version:
         return f"its code is of version {maker.code_version} now, the recipe of {recipe.code_version}"
-    if maker.fitted and not recipe.artifacts and any(texts(store, recipe, rows=1)):
+    if described and (other := recipes.outdated(store.root, definition, recipe)):
+        return other
+    if fitted(definition) and not recipe.artifacts and any(texts(store, recipe, rows=1)):
         return "it was fitted on a catalogue without a word, which has some now"
     if recipe.model is not None and definition.model is not None:
         models = models or Models(store.root)
@@ -86,19 +96,26 @@ def outdated(store: Store, definition: FeatureDef, models: Models | None = None)
 
 
 def draft(
-    store: Store, definition: FeatureDef, recipes: Mapping[str, Recipe], models: Models, device: str = "auto"
+    store: Store,
+    definition: FeatureDef,
+    recipes_above: Mapping[str, Recipe],
+    models: Models,
+    device: str = "auto",
 ) -> Recipe:
     """The recipe of a definition, but for what a fit would add; nothing is written.
 
-    recipes: of the features that it reads. Raises BadInput, ModelUnavailable.
+    recipes_above: of the features that it reads. Raises BadInput, ModelUnavailable.
     """
-    check(definition)
+    check(store, definition)
+    inputs = _inputs(store, definition, recipes_above)
+    if definition.kind == schema.DESCRIBE:
+        return recipes.draft(store.root, definition, inputs, models, device)
     maker = base.maker(definition.kind, definition.encoder)
     options = base.check_options(definition.name, maker, definition.options)
     resolved = maker.resolve(options, definition.model, models, device)
     return Recipe(
         kind=definition.kind,
-        inputs=tuple(_inputs(store, definition, recipes)),
+        inputs=tuple(name for names in inputs.values() for name in names),
         encoder=definition.encoder,
         model=resolved.model,
         options=resolved.options,
@@ -114,24 +131,36 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
     Returns the recipe and notes for the user. The caller holds the writer's lock. Raises BadInput, ModelUnavailable.
     """
     recipe = draft(store, definition, store.recipes(), Models(store.root), device)
-    maker = base.maker(definition.kind, definition.encoder)
-    if not maker.fitted:
-        store.lock_recipe(definition.name, recipe)
+    if not fitted(definition):
+        prompt = (
+            recipes.keep(store.root, definition, store.artifacts)
+            if definition.kind == schema.DESCRIBE
+            else None
+        )
+        store.lock_recipe(definition.name, recipe, files=prompt)
         return recipe, ()
+    maker = base.maker(definition.kind, definition.encoder)
     corpus = list(texts(store, recipe, rows=FIT_ROWS))
-    fitted = maker.fit(corpus, recipe.options)
-    artifacts = {maker.artifact: store.artifacts.put(fitted.files)} if fitted.files else {}
-    recipe = recipe.model_copy(update={"dim": fitted.dim, "artifacts": artifacts})
+    fit = maker.fit(corpus, recipe.options)
+    artifacts = {maker.artifact: store.artifacts.put(fit.files)} if fit.files else {}
+    recipe = recipe.model_copy(update={"dim": fit.dim, "artifacts": artifacts})
     ids = _live_ids(store)
     facts = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "items": len(ids),
         "items_sha256": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest(),
         "texts": len(corpus),
-        "notes": list(fitted.notes),
+        "notes": list(fit.notes),
     }
     store.lock_recipe(definition.name, recipe, facts)
-    return recipe, fitted.notes
+    return recipe, fit.notes
+
+
+def fitted(definition: FeatureDef) -> bool:
+    """Whether something is learned from the catalogue before the feature can be computed."""
+    if definition.kind in (IMPORTED, schema.DESCRIBE):
+        return False
+    return base.maker(definition.kind, definition.encoder).fitted
 
 
 def fit_transform(store: Store, feature: str, refit: bool = False, *, wait: float | None = None) -> Recipe:
@@ -194,8 +223,8 @@ def plan_fit(store: Store, feature: str, refit: bool = False) -> FitPlan:
 def _fittable(store: Store, feature: str, refit: bool, models: Models) -> FeatureDef:
     """The definition of a feature that may be fitted now."""
     definition = store.definitions.get(feature)
-    check(definition)
-    if definition.kind == IMPORTED or not base.maker(definition.kind, definition.encoder).fitted:
+    check(store, definition)
+    if not fitted(definition):
         raise BadInput(
             f"feature '{feature}' has nothing to fit: encoder '{definition.encoder}' learns nothing from the catalogue",
             remedy="dualview materialize computes it",
@@ -277,24 +306,27 @@ def joined(store: Store, table: pa.Table, recipe: Recipe) -> pa.Table:
     return table
 
 
-def _inputs(store: Store, definition: FeatureDef, recipes: Mapping[str, Recipe]) -> Iterator[str]:
-    """The recipe's inputs: "text" spelled out as columns, features with their recipe."""
+def _inputs(
+    store: Store, definition: FeatureDef, recipes_above: Mapping[str, Recipe]
+) -> dict[str, list[str]]:
+    """The recipe's inputs by what they are declared as: "text" spelled out as columns, features with their recipe."""
+    found: dict[str, list[str]] = {}
     above = store.definitions.upstream(definition.name)
     fields = store.tables.schema(schema.ITEMS)
     for given in definition.inputs:
         name = given.removeprefix(FEATURE)
         if name in above:
-            recipe = recipes[name]  # what a feature reads is resolved before it
+            recipe = recipes_above[name]  # what a feature reads is resolved before it
             if recipe.value is not ValueKind.TEXT:
                 raise BadInput(
                     f"feature '{definition.name}' reads '{name}', which holds vectors, not texts",
                     remedy="read a feature of texts, or columns",
                 )
-            yield f"{FEATURE}{name}@{recipe.id}"
+            found[given] = [f"{FEATURE}{name}@{recipe.id}"]
         elif given == schema.IMAGE:
-            yield given
+            found[given] = [given]
         elif given == DOCUMENT:
-            yield from (f"{COLUMN}{column}" for column in schema.text_columns(fields))
+            found[given] = [f"{COLUMN}{column}" for column in schema.text_columns(fields)]
         elif given not in fields.names or given.startswith("_"):
             known = [field.name for field in schema.attribute_fields(fields)]
             raise BadInput(
@@ -302,7 +334,8 @@ def _inputs(store: Store, definition: FeatureDef, recipes: Mapping[str, Recipe])
                 remedy=did_you_mean(given, [DOCUMENT, schema.IMAGE, schema.TITLE, *known]),
             )
         else:
-            yield f"{COLUMN}{given}"
+            found[given] = [f"{COLUMN}{given}"]
+    return found
 
 
 def _live_ids(store: Store) -> list[str]:

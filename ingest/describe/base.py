@@ -151,6 +151,7 @@ class Maker(ABC, Generic[O]):
     slow: ClassVar[bool] = (
         True  # worth an estimate of time before it is run on a catalogue, and a spool while it is
     )
+    blind: ClassVar[bool] = False  # sees no pictures, whatever its model
     remote: ClassVar[bool] = False  # each answer is made durable by itself, and asking again may give another
 
     @abstractmethod

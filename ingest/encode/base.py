@@ -178,16 +178,24 @@ def maker(kind: str, name: str) -> Maker[Any]:
 
 def check_options(feature: str, maker: Maker[O], given: dict[str, Any]) -> O:
     """The options of one feature, typed. Raises BadInput naming the feature, the option and what is accepted."""
+    return typed_options(feature, maker.name, maker.options, given)  # type: ignore[return-value]
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def typed_options(feature: str, encoder: str, options: type[M], given: dict[str, Any]) -> M:
+    """The same for the options of any encoder."""
     try:
-        return maker.options.model_validate(given)  # type: ignore[return-value]
+        return options.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
         where = f"features.toml, [features.{feature}]"
         if first["type"] == "extra_forbidden":
             raise BadInput(
-                f"{where}: encoder '{maker.name}' has no option '{option}'",
-                remedy=did_you_mean(option, maker.options.model_fields),
+                f"{where}: encoder '{encoder}' has no option '{option}'",
+                remedy=did_you_mean(option, options.model_fields),
             ) from None
         raise BadInput(
             f"{where}: option {option} = {first.get('input')!r}: {first['msg']}", remedy="correct the value"
