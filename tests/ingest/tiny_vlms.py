@@ -101,7 +101,7 @@ def llm() -> Path:
 @lru_cache(maxsize=4)
 def vlm(kind: str) -> Path:
     """One of KINDS."""
-    return {"qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl, "llava_next": _llava_next}[kind]()
+    return {"qwen2_5_vl": qwen2_5_vl, "qwen3_vl": _qwen3_vl, "llava_next": _llava_next}[kind]()
 
 
 def _qwen_processor(tokenizer: Any, processor: Any, video: Any, patch: int) -> Any:
@@ -128,15 +128,24 @@ def _rope(sections: list[int]) -> dict[str, Any]:
     return {"rope_type": "default", "mrope_section": sections, "rope_theta": 10000.0}
 
 
-def _qwen2_5_vl() -> Path:
+def qwen2_5_vl(times: int = 1) -> Path:
+    """times: how much wider and deeper than the smallest."""
     import transformers as library
 
     tokenizer = _tokenizer(_template(f"<|vision_start|>{IMAGE}<|vision_end|>"))
-    vision = {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "patch_size": 14}
-    vision |= {"spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "out_hidden_size": 64}
+    wide = 64 * times
+    vision = {
+        "depth": 2,
+        "hidden_size": wide,
+        "intermediate_size": 2 * wide,
+        "num_heads": 4,
+        "patch_size": 14,
+    }
+    vision |= {"spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "out_hidden_size": wide}
     vision |= {"fullatt_block_indexes": [1], "initializer_range": 0.2}
+    text = {"hidden_size": wide, "intermediate_size": 2 * wide, "num_hidden_layers": 2 * times}
     config = library.Qwen2_5_VLConfig(
-        text_config=_text(tokenizer, rope_parameters=_rope([2, 3, 3])),
+        text_config=_text(tokenizer, **text, rope_parameters=_rope([2 * times, 3 * times, 3 * times])),
         vision_config=vision,
         tie_word_embeddings=False,
         **_qwen_ids(tokenizer),
@@ -144,7 +153,9 @@ def _qwen2_5_vl() -> Path:
     processor = _qwen_processor(
         tokenizer, library.Qwen2_5_VLProcessor, library.Qwen2VLVideoProcessor, patch=14
     )
-    return _save("qwen2_5_vl", config, library.Qwen2_5_VLForConditionalGeneration, processor, tokenizer)
+    return _save(
+        f"qwen2_5_vl_{times}", config, library.Qwen2_5_VLForConditionalGeneration, processor, tokenizer
+    )
 
 
 def _qwen3_vl() -> Path:
