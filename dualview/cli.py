@@ -1,7 +1,7 @@
 """The command line: a thin skin over the Python calls, one file a verb in `dualview/commands`.
 
 Nothing heavy is imported until a verb needs it. Exit codes: 0 done, 1 error, 2 something is stale or below what was
-asked, 130 interrupted. With --json, stdout is one JSON document whatever happens: the verb's result, or
+asked, 130 interrupted, 143 terminated. With --json, stdout is one JSON document whatever happens: the verb's result, or
 {"error": {code, message, remedy, retryable}}; what is said to people stays on stderr.
 """
 
@@ -38,6 +38,7 @@ from dualview.commands import (
     similar,
     sql,
     status,
+    trace,
     train,
 )
 
@@ -52,7 +53,7 @@ app = typer.Typer(
 
 VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
-    "Look and ask": [status, errors, doctor, sql, similar, history, releases, diff],
+    "Look and ask": [status, errors, doctor, sql, similar, trace, history, releases, diff],
     "Learn and recommend": [train, runs, evaluate, promote, recommend],
     "Exchange with other tools": [export, import_vectors, import_texts],
     "Keep it in order": [rollback, gc],
@@ -87,8 +88,10 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     typer.BadParameter.__mro__[1].exit_code = 1  # type: ignore[attr-defined]  # wrong usage is an error, not "stale"
+    from featurestore import interrupts
     from featurestore.errors import DualviewError
 
+    interrupts.install()
     asked = "--json" in sys.argv[1:]
     try:
         # standing alone, Typer prints by itself what is wrong with a call, and ends
@@ -111,12 +114,11 @@ def main() -> None:
             asked,
         )
         sys.exit(1)
-    except SystemExit as stop:
-        if stop.code == 130:
-            said = "everything committed so far is kept; run the same command again to go on"
-            sys.stderr.write(f"\ninterrupted: {said}\n")
-            _as_json("interrupted", "interrupted", said, True, asked)
-        raise
+    except interrupts.Interrupted as stop:
+        said = stop.told or "everything committed so far is kept; run the same command again to go on"
+        sys.stderr.write(f"\ninterrupted: {said}\n")
+        _as_json("interrupted", "interrupted", said, True, asked)
+        sys.exit(stop.exit_code)
     except Exception as error:
         _bug(error, asked)
         raise

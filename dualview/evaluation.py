@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from featurestore import journal
+from featurestore import files, journal
 from featurestore.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def evaluate(
         if baseline:
             among["popularity"] = sampled(popularity(split), split, drawn, ks)
     report = Report(opened.name, on, full, among)
-    pq.write_table(report.result.to_table(split), opened.folder / f"{on}_users.parquet")
+    with files.replacing(opened.folder / f"{on}_users.parquet") as aside:
+        pq.write_table(report.result.to_table(split), aside)
     kept: dict[str, Any] = {on: report.result.to_dict()}
     if among:
         kept[f"{on}_sampled"] = among[opened.name].to_dict()

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurestore import failpoints, files, identity, journal
+from featurestore import failpoints, files, identity, interrupts, journal
 from featurestore.errors import Conflict
 
 POLL_SECONDS = 0.1
@@ -47,12 +47,17 @@ class WriterLock:
         with files.disk_errors(f"the lock of {self.root}"):
             handle = os.open(self.root / "writer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._take(handle, wait)
+            with interrupts.keeping(lambda: f"{verb} was waiting for another writer: nothing was begun"):
+                self._take(handle, wait)
             with _GUARD:
                 _HELD[self.root] = (threading.get_ident(), 1)
             try:
                 self._sign(verb)
                 yield
+            except (interrupts.Interrupted, KeyboardInterrupt):
+                with suppress(OSError):
+                    journal.record(self.root, "interrupted", was=verb)
+                raise
             finally:
                 with suppress(OSError), failpoints.commit("unlock"):
                     self._note.unlink()
@@ -109,6 +114,7 @@ class WriterLock:
                     raise Conflict(
                         self._taken(), remedy="wait for it to end, or give --wait SECONDS"
                     ) from None
+                failpoints.reached("wait for the lock")
                 time.sleep(POLL_SECONDS)
 
     def _taken(self) -> str:

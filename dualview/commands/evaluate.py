@@ -39,7 +39,7 @@ def run(
     json: AsJson = False,
 ) -> None:
     """Evaluate a run by full-catalogue ranking: HR, NDCG, MRR, coverage, head, tail and cold items."""
-    from dualview import console
+    from dualview import console, interrupted
     from dualview.commands.common import open_store
     from dualview.evaluation import evaluate, plan_evaluation
 
@@ -55,16 +55,17 @@ def run(
                 f"{'written again' if plan['replaces'] else 'written'}; nothing was written"
             )
         return
-    report = evaluate(
-        opened,
-        run,
-        on=on,
-        ks=tuple(k) if k else (5, 10, 20),
-        negatives=negatives,
-        repeat=repeat,
-        baseline=baseline,
-        device=device,
-    )
+    with interrupted.evaluate():
+        report = evaluate(
+            opened,
+            run,
+            on=on,
+            ks=tuple(k) if k else (5, 10, 20),
+            negatives=negatives,
+            repeat=repeat,
+            baseline=baseline,
+            device=device,
+        )
     if json:
         console.as_json(report.to_dict())
         return

@@ -73,7 +73,7 @@ def run(
     user_id, item_id and timestamp or position. A row that cannot be read is set aside with file, line, field and reason
     (see `dualview errors`), and the rest goes on.
     """
-    from dualview import console
+    from dualview import console, interrupted
     from dualview.commands.common import open_store
     from featurestore.errors import BadInput
 
@@ -83,7 +83,7 @@ def run(
             remedy=f"name a catalogue or a log: dualview ingest {store} items.csv --interactions events.csv",
         )
     opened = open_store(store)
-    with console.Progress() as progress:
+    with interrupted.ingest(opened), console.Progress() as progress:
         report = opened.ingest(
             items,
             interactions=interactions,

@@ -41,7 +41,7 @@ def run(
     Stopped half-way, it goes on where its last commit was. With --dry-run, the time is judged by a small sample that is
     really computed, and thrown away.
     """
-    from dualview import console
+    from dualview import console, interrupted
     from dualview.commands.common import open_store
     from ingest.materialize import materialize
 
@@ -53,7 +53,7 @@ def run(
         else:
             _print(told)
         return
-    with console.Progress() as progress:
+    with interrupted.materialize(opened), console.Progress() as progress:
         report = materialize(
             opened,
             feature,

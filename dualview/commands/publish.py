@@ -31,7 +31,7 @@ def run(
     json: AsJson = False,
 ) -> None:
     """Make a release: every table pinned, with the vectors and indexes that are served."""
-    from dualview import console
+    from dualview import console, interrupted
     from dualview.commands.common import open_store
 
     opened = open_store(store)
@@ -42,7 +42,8 @@ def run(
         else:
             _print(plan)
         return
-    release = opened.publish(tag=tag, allow_stale=allow_stale, recall=recall, wait=wait)
+    with interrupted.publish(opened):
+        release = opened.publish(tag=tag, allow_stale=allow_stale, recall=recall, wait=wait)
     if json:
         console.as_json(release.manifest)
         return

@@ -62,7 +62,7 @@ def run(
 
     Validation NDCG@10 chooses the epoch; the test set is opened by `dualview evaluate` only.
     """
-    from dualview import console
+    from dualview import console, interrupted
     from dualview.commands.common import open_store
     from dualview.training import fit, option_table, parse_options, plan_fit
 
@@ -84,7 +84,7 @@ def run(
         else:
             _print(plan)
         return
-    with console.EpochLog(quiet=json) as log:
+    with interrupted.train(opened, resume), console.EpochLog(quiet=json) as log:
         run = fit(
             opened,
             backbone=backbone,
