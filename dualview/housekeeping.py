@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from featurestore import forget as forgetting
 from featurestore import gc as ground
 from recommender import leftovers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from featurestore.forget import ForgetReport
     from featurestore.gc import GcReport
     from featurestore.store import Store
 
@@ -31,4 +35,25 @@ def gc(
         others=lambda stay: list(leftovers.waste(store.root, stay)),
         wait=wait,
         **({} if grace is None else {"grace": grace}),
+    )
+
+
+def forget(
+    store: Store,
+    *,
+    users: Sequence[str] = (),
+    items: Sequence[str] = (),
+    dry_run: bool = False,
+    wait: float | None = None,
+) -> ForgetReport:
+    """Erase users and items from everything but weights; see `featurestore.forget.forget`."""
+    from recommender.forgetting import edits
+
+    return forgetting.forget(
+        store,
+        users=users,
+        items=items,
+        edits=lambda who, what: edits(store.root, who, what),
+        dry_run=dry_run,
+        wait=wait,
     )

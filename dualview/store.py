@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from featurestore.export import ExportReport
     from featurestore.forget import ForgetReport
     from featurestore.gc import GcReport
+    from featurestore.lineage import Node
     from ingest.estimate import MaterializeEstimate
     from ingest.imported import ImportReport
     from ingest.load import IngestReport
@@ -156,6 +157,12 @@ class Store(ground.Store):
         from dualview import housekeeping
 
         return housekeeping.forget(self, users=users, items=items, dry_run=dry_run, wait=wait)
+
+    def trace(self, target: str) -> Node:
+        """Where "item:ID", "feature:NAME", "release:NAME" or "run:NAME" comes from; see `dualview.lineage.trace`."""
+        from dualview.lineage import trace
+
+        return trace(self, target)
 
     def similar(
         self,

@@ -42,9 +42,9 @@ def finish(store: Store) -> None:
     intent = read(store.root)
     if intent is None:
         return
-    from featurestore import rollback
+    from featurestore import forget, rollback
 
-    verbs = {"rollback": rollback.finish}
+    verbs = {"rollback": rollback.finish, "forget": forget.finish}
     if intent["verb"] not in verbs:
         raise BadInput(
             f"{store.root / FILE} was left by '{intent['verb']}', which this version does not know",

@@ -38,8 +38,10 @@ INDEX_ROWS = 500_000  # a BTREE on the key pays from here on: nothing gained at 
 class Tables:
     """The tables in `folder`. Names are plain; each is a Lance data set `folder/NAME.lance`."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, durable: bool = True) -> None:
+        """durable: flush each commit to disk; not where the caller does, for many at once."""
         self.folder = Path(folder)
+        self._durable = durable
         self._connection: Any = None
 
     # ---- reading
@@ -205,7 +207,8 @@ class Tables:
         with files.disk_errors(f"this batch of table '{name}'"):
             with failpoints.commit(f"table {name}"):
                 yield
-            files.flush_tree(self.path(name), since=begun)
+            if self._durable:
+                files.flush_tree(self.path(name), since=begun)
 
     def _subschema(self, name: str, table: pa.Table) -> pa.Schema:
         whole = self.schema(name)
