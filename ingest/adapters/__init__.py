@@ -5,6 +5,7 @@ A new data set is one file here with `ADAPTERS`, and its name in the list below.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from featurestore.errors import BadInput, did_you_mean
@@ -33,8 +34,12 @@ def read(folder: str | Path, format: str, images: str | Path | None = None) -> A
         )
     if format != AUTO and format not in FORMATS:
         raise BadInput(f"unknown format '{format}'", remedy=did_you_mean(format, [*FORMATS, AUTO]))
-    adapter = detect(path) if format == AUTO else FORMATS[format]
-    return adapter.read(path, None if images is None else Path(images).expanduser())
+    pictures = None if images is None else Path(images).expanduser()
+    if format != AUTO:
+        return FORMATS[format].read(path, pictures)
+    adapter = detect(path)
+    found = adapter.read(path, pictures)
+    return replace(found, notes=(f"{path} was read as {adapter.name}", *found.notes))
 
 
 def detect(folder: Path) -> Adapter:

@@ -34,7 +34,7 @@ def read_folder(folder: Path) -> Raw:
     if not paths:
         raise BadInput(
             f"{folder} holds no pictures ({', '.join(SUFFIXES)})",
-            remedy="name the folder with the pictures in it, or a csv, jsonl or parquet file",
+            remedy=_instead(folder),
         )
     paths.sort()
     rejects = Rejects()
@@ -52,6 +52,16 @@ def read_folder(folder: Path) -> Raw:
         [pa.array(column, pa.string()) for column in (stems, titles, paths)], names=[ITEM_ID, TITLE, IMAGE]
     )
     return Raw(str(folder.resolve()), table, lines, rejects, len(rejects))
+
+
+def _instead(folder: Path) -> str:
+    """What to do about a folder without pictures; it may hold a public data set."""
+    from ingest import adapters
+
+    try:
+        return f"to read it as a data set: --format {adapters.detect(folder).name}"
+    except BadInput:
+        return "name the folder with the pictures in it, or a csv, jsonl or parquet file"
 
 
 def readable(stem: str) -> str:

@@ -377,3 +377,12 @@ def test_a_file_of_another_shape_is_refused(ml1m: Path) -> None:
 def test_a_format_names_the_log_itself(store: Store, ml1m: Path) -> None:
     with pytest.raises(BadInput, match="finds the log"):
         ingest(store, ml1m, ml1m / "ratings.dat", format="movielens-1m")
+
+
+def test_a_data_set_given_without_its_format_is_told_it(store: Store, ml1m: Path) -> None:
+    with pytest.raises(BadInput, match="--format movielens-1m"):
+        ingest(store, ml1m)
+
+
+def test_auto_says_what_it_took_the_folder_for(store: Store, ml1m: Path) -> None:
+    assert "was read as movielens-1m" in ingest(store, ml1m, format="auto").notes[0]
