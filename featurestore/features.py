@@ -68,16 +68,18 @@ class Counts:
         return not (self.missing or self.stale or self.blocked)
 
 
-def plan(tables: Tables, recipes: Mapping[str, Recipe], feature: str) -> pa.Table:
+def plan(tables: Tables, recipes: Mapping[str, Recipe], feature: str, item: str | None = None) -> pa.Table:
     """Where each live item's cell of `feature` stands, sorted by item id; columns as in PLAN_SCHEMA.
 
-    recipes: the active recipe of `feature` and of all it reads, by feature name.
+    recipes: the active recipe of `feature` and of all it reads, by feature name. item: only this one's cell.
     """
     if not tables.exists(schema.ITEMS):
         return PLAN_SCHEMA.empty_table()
     connection, steps = _query(tables, recipes, feature)
     names = ", ".join(PLAN_SCHEMA.names)
-    found = connection.sql(f"WITH {steps} SELECT {names} FROM {_step(feature)} ORDER BY item_id")
+    only, given = ("", []) if item is None else ("WHERE item_id = ?", [item])
+    query = f"WITH {steps} SELECT {names} FROM {_step(feature)} {only} ORDER BY item_id"
+    found = connection.sql(query, params=given)
     return found.to_arrow_table().cast(PLAN_SCHEMA)
 
 

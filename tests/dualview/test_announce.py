@@ -56,6 +56,7 @@ ANNOUNCED: dict[str, list[str]] = {
 ASKED: dict[str, list[str]] = {
     "status": ["{store}"],
     "history": ["{store}"],
+    "trace": ["{store}", "feature:text"],
     "errors": ["{store}"],
     "sql": ["{store}", "select count(*) as n, 'nan'::double as odd from items"],
     "similar": ["{store}", "{item}"],
