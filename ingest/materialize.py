@@ -44,6 +44,7 @@ Vectors = npt.NDArray[np.float32]
 
 COMMIT_ROWS = 4096
 COMMIT_SECONDS = 60.0  # the most work that an interruption can lose, whatever the encoder's speed
+_WAITING = pa.array([State.MISSING, State.STALE, State.FAILED, State.BLOCKED], pa.string())
 READ_ROWS = 200_000  # cells whose inputs are in memory at once
 
 
@@ -222,7 +223,7 @@ class _Run:
         sink.flush()
         self.progress.done()
         if describing is not None:
-            notes += describing.end()
+            notes += describing.end(whole=self.chosen.all_of(plan))
         report = FeatureReport(
             definition.name,
             recipe.short,
@@ -295,6 +296,10 @@ class Chosen:
             ]  # by hash: the same items whatever the feature
             todo = todo.take(pa.array(np.sort(order)))
         return todo if self.limit is None else todo.slice(0, self.limit)
+
+    def all_of(self, plan: pa.Table) -> bool:
+        """Whether no other cell waits, for another call or for a feature above."""
+        return len(self.of(plan)) == int(pc.sum(pc.is_in(plan["state"], _WAITING)).as_py() or 0)
 
 
 class Groups:

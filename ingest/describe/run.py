@@ -60,9 +60,11 @@ class Describing:
         self.spool.drop(settled[schema.INPUT_HASH].to_pylist())  # committed, then killed
         self._budget.begin(self._feature, self._options, cells)
 
-    def end(self) -> tuple[str, ...]:
-        """What to tell when all is committed."""
+    def end(self, whole: bool) -> tuple[str, ...]:
+        """What to tell when all is committed. whole: nothing waits any more, so no spooled answer is of use."""
         notes = []
+        if whole and not self._budget.spent():
+            self.spool.clear()
         if self.replayed:
             notes.append(f"{self.replayed:,} answers of an interrupted run were taken over")
         if self._budget.spent():

@@ -66,6 +66,10 @@ class Spool:
         self.drop(self._done)
         self._done = set()
 
+    def clear(self) -> None:
+        """Forget all answers: they are to inputs that are no more."""
+        self.drop(list(self._waiting))
+
     def drop(self, hashes: Iterable[str]) -> None:
         """Forget answers; the file goes with the last one."""
         known = len(self._waiting)
