@@ -22,6 +22,7 @@ from dualview.commands import (
     evaluate,
     export,
     fit,
+    forget,
     gc,
     history,
     import_texts,
@@ -56,7 +57,7 @@ VERBS = {
     "Look and ask": [status, errors, doctor, sql, similar, trace, history, releases, diff],
     "Learn and recommend": [train, runs, evaluate, promote, recommend],
     "Exchange with other tools": [export, import_vectors, import_texts],
-    "Keep it in order": [rollback, gc],
+    "Keep it in order": [rollback, gc, forget],
     "Try it": [demo],
 }
 for panel, modules in VERBS.items():
