@@ -161,15 +161,19 @@ def estimate(
     *,
     failed: bool = False,
     limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
 ) -> MaterializeEstimate:
     """What `materialize` would do with the same arguments; raises BadInput as it does."""
+    from ingest.describe import estimating  # noqa: F401  # registers itself, and reads this module
+
     wanted = [features] if isinstance(features, str) else None if features is None else list(features)
     ordered = store.definitions.ordered(wanted)
     for definition in ordered:
         resolve.check(store, definition)
-    asked = _Asked(store, failed, limit, device, batch_size)
+    asked = _Asked(store, materialize.Chosen(failed, limit, sample, seed), device, batch_size)
     try:
         return MaterializeEstimate([asked.feature(definition) for definition in ordered])
     finally:
@@ -182,8 +186,7 @@ class _Asked:
     """One call of `estimate`. recipes: those of the features seen so far, active or drafted."""
 
     store: Store
-    failed: bool
-    limit: int | None
+    chosen: materialize.Chosen
     device: str
     batch_size: int | None
     recipes: dict[str, Recipe] = field(default_factory=dict)
@@ -225,9 +228,7 @@ class _Asked:
         self, definition: FeatureDef, recipe: Recipe, reason: str | None, models: Models
     ) -> FeatureEstimate:
         plan = cells.plan(self.store.tables, self.recipes, definition.name)
-        todo = cells.work(plan, failed=self.failed)
-        if self.limit is not None:
-            todo = todo.slice(0, self.limit)
+        todo = self.chosen.of(plan)
         full = todo.filter(todo["has_input"])
         ids = materialize.Groups(full).first if len(full) else full[schema.ITEM_ID]
         blocked = _count(plan, State.BLOCKED)

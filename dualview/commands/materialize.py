@@ -25,6 +25,25 @@ def run(
         int | None,
         typer.Option("--limit", min=1, help="At most so many cells a feature.", show_default=False),
     ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample", min=1, help="Only so many of the items, drawn by --seed.", show_default=False
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of --sample.")] = 0,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cost",
+            metavar="AMOUNT",
+            help="Where a feature has a price: stop asking once so much was spent.",
+            show_default=False,
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Where a feature has a price: ask whatever it costs.")
+    ] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -47,7 +66,15 @@ def run(
 
     opened = open_store(store)
     if dry_run:
-        told = opened.estimate(feature, failed=failed, limit=limit, batch_size=batch_size, device=device)
+        told = opened.estimate(
+            feature,
+            failed=failed,
+            limit=limit,
+            sample=sample,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+        )
         if json:
             console.as_json(told.to_dict())
         else:
@@ -59,6 +86,10 @@ def run(
             feature,
             failed=failed,
             limit=limit,
+            sample=sample,
+            seed=seed,
+            max_cost=max_cost,
+            yes=yes,
             batch_size=batch_size,
             device=device,
             wait=wait,
@@ -72,9 +103,11 @@ def run(
     if json:
         console.as_json(report.to_dict())
     else:
+        paid = any(f.cost is not None for f in report.features)
+        columns = ["feature", "recipe", "computed", "ok", "no input", "errors", "seconds", "rows/s"]
         console.table(
             None,
-            ["feature", "recipe", "computed", "ok", "no input", "errors", "seconds", "rows/s"],
+            [*columns, "cost"] if paid else columns,
             [
                 [
                     f.feature,
@@ -85,11 +118,15 @@ def run(
                     f.error,
                     f"{f.seconds:.1f}",
                     round(f.rate),
+                    *([f.cost] if paid else []),
                 ]
                 for f in report.features
             ],
             note=None if report.computed else nothing,
         )
+        for f in report.features:
+            for note in f.notes:
+                console.warn(f"{f.feature}: {note}")
     if report.errors:
         console.warn(f"{report.errors:,} cells could not be computed; see: dualview errors {store}")
         raise typer.Exit(2)

@@ -17,6 +17,7 @@ from featurestore.errors import BadInput, CellError
 from featurestore.store import Store
 from ingest.describe import base
 from ingest.describe.base import Answer, Request
+from ingest.estimate import estimate
 from ingest.load import ingest
 from ingest.materialize import FeatureReport, materialize
 from tests.ingest.catalogue import ROWS, edited, fill, scribble
@@ -516,3 +517,36 @@ def test_usage_that_is_not_reported_is_taken_at_its_upper_bound(store: Store, te
     found = reports(store, max_cost=0.25)["told"]
     assert found.cost == pytest.approx(0.3)
     assert found.skipped == 1
+
+
+# ---- what it would take
+
+
+def test_a_dry_run_tells_time_tokens_and_cost_and_writes_nothing(store: Store, teller: Teller) -> None:
+    declare(store, one(price_per_million_input=1000.0, price_per_million_output=4000.0))
+    fill(store)
+    before = sorted(p for p in store.root.rglob("*"))
+    (told,) = estimate(store).features
+    assert (told.missing, told.no_input, told.inputs, told.usage.sample) == (6, 2, 4, 4)
+    assert told.usage.tokens == 4 * 15
+    assert told.usage.cost == pytest.approx(4 * 0.03)
+    assert told.usage.seconds is not None
+    assert sorted(p for p in store.root.rglob("*")) == before
+    assert estimate(store, sample=2).features[0].missing == 2
+
+
+def test_an_endpoint_is_never_asked_for_an_estimate_but_its_earlier_answers_are(store: Store) -> None:
+    many(store, 12)
+    with serving() as server:
+        declare(store, endpoint_toml(server, price_per_million_output=1000.0, max_tokens=50))
+        (told,) = estimate(store).features
+        assert not server.calls
+        assert told.usage.seconds is None
+        assert told.usage.cost == pytest.approx(12 * 50 * 1000 / 1e6)
+        assert "upper bounds" in told.usage.notes[0]
+        materialize(store, sample=2, yes=True)
+        (told,) = estimate(store).features
+        assert len(server.calls) == 2
+    assert (told.usage.sample, told.usage.tokens) == (2, 10 * 10)
+    assert told.usage.cost == pytest.approx(10 * 3 * 1000 / 1e6)
+    assert told.usage.seconds is not None
