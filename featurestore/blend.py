@@ -2,11 +2,10 @@
 
     score(item) = sum over features f of  weight_f x cosine_f(query, item),  0 for a feature that the item lacks
 
-Several features are merged by the threshold algorithm (Fagin, Lotem and Naor, PODS 2001). The best of each feature are
-fetched, and every item that was fetched is scored exactly by all of them. An item that was not fetched cannot score
-more than the sum of what the last fetched of each feature scored: once the k-th best is above that, the answer is
-final; until then more are fetched. With exact indexes the answer is thus exact; with an approximate one, scores are
-exact and what its shortlists miss is missed.
+Several features with exact indexes: the sums of all items in single precision, of which those that rounding could have
+kept from the best k are scored again in double. So the answer is exact. Where an index is approximate, what is scored
+is the union of each feature's shortlist: scores are exact, but an item that is in none of the lists is missed, such as
+one that is good by the sum and far down by each feature.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from featurestore.exact import GATHERED, UNIT_ROUNDOFF
 from featurestore.query import Asked, Bool, Float32, Int64
 
-FEW = 4096  # rows up to which all are scored at once
-DEEPER = 4  # times as many are fetched when a threshold was not reached
-SHARE = 4  # beyond one row in so many a shortlist costs more than scoring all
+FEW = 256  # rows up to which all are scored in double at once
+SHORTLIST, LEAST_SHORTLIST = 10, 100  # of an approximate index are taken the best 10 k, and at least 100
 
 Float64 = npt.NDArray[np.float64]
 
@@ -50,20 +49,12 @@ def top(
     allowed: mask over the release's rows. exclude: rows that are not answered. exact: see `Query`.
     """
     if len(asked) == 1:
-        rows, _ = _shortlist(asked[0], k, allowed, exclude, exact)
-        return rank(asked, rows, k)
-    every = _candidates(asked, allowed, exclude)
-    if len(every) <= max(FEW, SHARE * k):
-        return rank(asked, every, k)
-    depth = max(2 * k, math.isqrt(k * len(every)))
-    while depth * SHARE < len(every):
-        lists = [_shortlist(one, depth, allowed, exclude, exact) for one in asked]
-        found = rank(asked, np.unique(np.concatenate([rows for rows, _ in lists])), k)
-        bound = sum(bound for _, bound in lists)  # in the order in which parts are summed
-        if len(found) == k and found.scores[-1] > np.float32(bound):
-            return found
-        depth *= DEEPER
-    return rank(asked, every, k)
+        return rank(asked, _shortlist(asked[0], k, allowed, exclude, exact), k)
+    if exact or all(one.index.exact for one in asked):
+        return rank(asked, _possible(asked, _candidates(asked, allowed, exclude), k), k)
+    depth = max(LEAST_SHORTLIST, SHORTLIST * k)
+    lists = [_shortlist(one, depth, allowed, exclude, exact) for one in asked]
+    return rank(asked, np.unique(np.concatenate(lists)), k)
 
 
 def rank(asked: Sequence[Asked], rows: Int64, k: int) -> Ranking:
@@ -100,24 +91,39 @@ def directions(asked: Sequence[Asked], rows: Int64) -> Float64:
 
 def _candidates(asked: Sequence[Asked], allowed: Bool | None, exclude: Int64) -> Int64:
     """Rows that may be answered and have a vector of one of the features at least."""
-    every = np.unique(np.concatenate([np.asarray(one.matrix.rows, np.int64) for one in asked]))
+    there = np.zeros(max(int(one.matrix.rows[-1]) + 1 if len(one.matrix) else 0 for one in asked), np.bool_)
+    for one in asked:
+        there[one.matrix.rows] = True
     if allowed is not None:
-        every = every[allowed[every]]
-    rows: Int64 = every[~np.isin(every, exclude)]
-    return rows
+        there &= allowed[: len(there)]
+    there[exclude[exclude < len(there)]] = False
+    return np.flatnonzero(there)
 
 
-def _shortlist(
-    one: Asked, depth: int, allowed: Bool | None, exclude: Int64, exact: bool
-) -> tuple[Int64, float]:
-    """The best rows of one feature, and the most that it can add to the score of a row that is not among them."""
+def _possible(asked: Sequence[Asked], rows: Int64, k: int) -> Int64:
+    """Those of `rows` that can be among the best k, whatever rounding does to their sums."""
+    if len(rows) <= max(FEW, k):
+        return rows
+    sums, margin = np.zeros(len(rows)), 0.0
+    for one in asked:
+        places = one.places(rows)
+        there = places >= 0
+        wanted = places[there]
+        if len(wanted) <= GATHERED * len(one.index):
+            near, off = one.index.products(one.vector, wanted)
+        else:
+            every, off = one.index.products(one.vector)
+            near = every[wanted]
+        sums[there] += one.weight * near
+        margin += one.weight * (off + 2 * UNIT_ROUNDOFF)  # a sum is rounded, too
+    kth = np.partition(sums, len(sums) - k)[len(sums) - k]
+    found: Int64 = rows[sums >= kth - 2 * margin]
+    return found
+
+
+def _shortlist(one: Asked, depth: int, allowed: Bool | None, exclude: Int64, exact: bool) -> Int64:
+    """The best rows of one feature."""
     own = one.places(exclude)
-    scores, places = one.index.search(
-        one.vector, depth, one.allowed(allowed), [own[own >= 0]] if len(own) else None, exact=exact
-    )
-    kept = places[0] >= 0
-    rows = one.rows(places[0][kept])
-    if len(rows) < depth:  # all that have the feature
-        return rows, 0.0
-    last = one.weight * float(scores[0][-1])
-    return rows, last if one.complete else max(last, 0.0)
+    left_out = [own[own >= 0]] if len(own) else None
+    _, places = one.index.search(one.vector, depth, one.allowed(allowed), left_out, exact=exact)
+    return one.rows(places[0][places[0] >= 0])

@@ -32,6 +32,7 @@ Bool = npt.NDArray[np.bool_]
 
 GATHERED = 0.2  # share of allowed rows up to which a product gathers them
 BLOCK = 1 << 23  # scores held at a time by the matrix product: 32 MB
+RUN = 64  # scores of which only the best is looked at first
 ROWS = 8192  # rows worked on at a time where a copy in double is made
 UNIT_ROUNDOFF = 2.0**-24
 SMALLEST = 2.0**-149  # float32 underflow: what a product may be off by when it vanishes
@@ -128,6 +129,14 @@ class Index:
         chosen = np.asarray(rows, np.int64)
         return self._exact(self._prepared(query)[0], chosen)
 
+    def products(self, query: npt.ArrayLike, rows: Int64 | None = None) -> tuple[Float32, float]:
+        """Scores of every row, or of given ones, in single precision, and how far each may be from the exact one."""
+        asked = self._prepared(query)[0]
+        near: Float32 = (self.vectors if rows is None else self.vectors[rows]) @ asked
+        if self._scale is not None:
+            near *= self._scale if rows is None else self._scale[rows]
+        return near, self._margin(asked)
+
     def unit(self, rows: npt.ArrayLike) -> Float32:
         """Vectors of given rows, (m, dim): of length one under "cosine", as given under "ip"."""
         chosen = np.asarray(rows, np.int64)
@@ -187,7 +196,7 @@ class Index:
             if scale is not None:
                 near *= scale
             if gathered is None and allowed is not None:
-                near[:, ~allowed] = -np.inf
+                np.copyto(near, -np.inf, where=~allowed)
             for line, query in zip(near, block, strict=True):
                 if asked.left_out is not None and len(asked.left_out[query]):
                     line[_places(asked.left_out[query], gathered, len(line))] = -np.inf
@@ -201,9 +210,13 @@ class Index:
         """Places in `line`, scores in float32, of all that may be among the k best; -inf is none."""
         if k >= len(line):
             return np.flatnonzero(line > -np.inf)
-        kth = float(np.partition(line, len(line) - k)[len(line) - k])
-        bound = np.nextafter(np.float32(kth - 2 * margin), -np.inf)
-        return np.flatnonzero((line >= bound) & (line > -np.inf))
+        places: Int64 | None = None
+        if RUN * k < len(line):  # the k-th of the runs' best is reached by k places: most others are below
+            whole = len(line) // RUN * RUN
+            places = np.flatnonzero(line >= _bound(line[:whole].reshape(-1, RUN).max(axis=1), k, margin))
+            line = line[places]
+        found = np.flatnonzero((line >= _bound(line, k, margin)) & (line > -np.inf))
+        return found if places is None else places[found]
 
     @cached_property
     def _scale(self) -> Float32 | None:
@@ -285,6 +298,12 @@ def without(rows: Int64, left_out: Int64) -> Int64:
     else:
         kept = rows[~np.isin(rows, left_out)]
     return kept
+
+
+def _bound(scores: Float32, k: int, margin: float) -> np.float32:
+    """What a float32 score must be at least for its exact one to reach the k-th best of `scores`."""
+    kth = float(np.partition(scores, len(scores) - k)[len(scores) - k])
+    return np.nextafter(np.float32(kth - 2 * margin), np.float32(-np.inf))
 
 
 def _places(rows: Int64, gathered: Int64 | None, count: int) -> Int64:

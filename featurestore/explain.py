@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from featurestore.blend import FEW
 from featurestore.query import Asked, Bool, Query
 from featurestore.release import Release
 
@@ -19,7 +18,7 @@ def told(release: Release, query: Query, asked: Sequence[Asked], allowed: Bool |
         "mode": query.mode,
         "items": release.n_items,
         "items_passing_filter": None if allowed is None else int(allowed.sum()),
-        "features": [_feature(release, query, one, allowed, len(asked) > 1) for one in asked],
+        "features": [_feature(release, query, one, allowed) for one in asked],
     }
     if query.unlike:
         facts["beta"] = query.beta
@@ -43,9 +42,7 @@ def listed(words: Sequence[str]) -> str:
     return ", ".join(f"'{word}'" for word in words[:10]) + (", ..." if len(words) > 10 else "")
 
 
-def _feature(
-    release: Release, query: Query, one: Asked, allowed: Bool | None, merged: bool
-) -> dict[str, Any]:
+def _feature(release: Release, query: Query, one: Asked, allowed: Bool | None) -> dict[str, Any]:
     facts = release.facts(one.feature)
     return {
         "feature": one.feature,
@@ -56,11 +53,11 @@ def _feature(
         "asked_with": list(one.read),
         "could_not_read": list(one.unread),
         "index": facts["index"],
-        "route": _route(query, one, allowed, merged),
+        "route": _route(query, one, allowed),
     }
 
 
-def _route(query: Query, one: Asked, allowed: Bool | None, merged: bool) -> str:
+def _route(query: Query, one: Asked, allowed: Bool | None) -> str:
     """How the index finds its best: "exact" looks at every vector, "gather" at those that the filter leaves, "ivf" at a
     shortlist.
     """
@@ -68,7 +65,7 @@ def _route(query: Query, one: Asked, allowed: Bool | None, merged: bool) -> str:
 
     mask = one.allowed(allowed)
     count = len(one.index) if mask is None else int(np.count_nonzero(mask))
-    if (merged and count <= FEW) or (mask is not None and count <= index.SELECTIVE * len(one.index)):
+    if mask is not None and count <= index.SELECTIVE * len(one.index):
         return "gather"
     if one.index.exact or query.exact:
         return "exact"

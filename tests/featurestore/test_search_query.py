@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore import blend
+from featurestore import index as indexes
 from featurestore import search as searching
 from featurestore.errors import BadInput, NotFound
 from featurestore.query import Query, ask
@@ -101,21 +102,38 @@ def test_a_score_is_the_weighted_sum_of_cosines_and_its_parts_add_up(
 
 @settings(max_examples=25)
 @given(item=ITEMS, weight=st.floats(0.01, 3), k=st.integers(1, 12), where=st.sampled_from(WHERE))
-def test_merging_shortlists_gives_what_scoring_every_item_gives(
+def test_a_first_look_in_single_precision_changes_nothing(
     served: Release, item: str, weight: float, k: int, where: str | None
 ) -> None:
     if item.endswith("0"):
         return
-    query = Query(items=(item,), features={"vector": 1.0, "picture": weight}, k=k)
-    asked = ask(served, query, None)
+    asked = ask(served, Query(items=(item,), features={"vector": 1.0, "picture": weight}, k=k), None)
     allowed = None if where is None else served.mask(where)
     own = np.array([served.row_of(item)])
     whole = blend.top(asked, k, allowed, own)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blend, "FEW", 0)
-        merged = blend.top(asked, k, allowed, own)
-    assert merged.rows.tolist() == whole.rows.tolist()
-    assert merged.scores.tolist() == whole.scores.tolist()
+        looked = blend.top(asked, k, allowed, own)
+    assert looked.rows.tolist() == whole.rows.tolist()
+    assert looked.scores.tolist() == whole.scores.tolist()
+
+
+def test_of_approximate_indexes_the_shortlists_are_merged_and_scored_exactly(
+    served: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = Query(items=("i003",), features={"vector": 1.0, "picture": 1.0}, k=5)
+    whole = search(served, query)
+    monkeypatch.setattr(indexes.Flat, "exact", property(lambda _: False))
+    monkeypatch.setattr(blend, "LEAST_SHORTLIST", 1)
+    monkeypatch.setattr(blend, "SHORTLIST", 12)  # all sixty
+    assert search(served, query).equals(whole)
+    monkeypatch.setattr(blend, "SHORTLIST", 1)
+    known = dict(zip(whole["item_id"].to_pylist(), whole["score"].to_pylist(), strict=True))
+    fewer = search(served, query)
+    assert len(fewer) == 5
+    for row in fewer.to_pylist():
+        assert row["score"] == pytest.approx(known.get(row["item_id"], row["score"]))
+    assert search(served, replace(query, exact=True)).equals(whole)
 
 
 def test_an_item_that_lacks_a_feature_gets_nothing_for_it(served: Release) -> None:
@@ -385,7 +403,7 @@ def test_a_little_diversity_leaves_hybrid_the_best(served: Release) -> None:
     [
         (Query(items=("i003",)), "exact"),
         (Query(items=("i003",), where="price < 3"), "gather"),
-        (Query(items=("i003",), features={"vector": 1.0, "picture": 1.0}), "gather"),
+        (Query(items=("i003",), features={"vector": 1.0, "picture": 1.0}), "exact"),
     ],
 )
 def test_an_explanation_names_release_recipe_index_and_route(
