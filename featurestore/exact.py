@@ -300,10 +300,10 @@ def without(rows: Int64, left_out: Int64) -> Int64:
     return kept
 
 
-def _bound(scores: Float32, k: int, margin: float) -> np.float32:
+def _bound(scores: Float32, k: int, margin: float) -> float:
     """What a float32 score must be at least for its exact one to reach the k-th best of `scores`."""
     kth = float(np.partition(scores, len(scores) - k)[len(scores) - k])
-    return np.nextafter(np.float32(kth - 2 * margin), np.float32(-np.inf))
+    return float(np.nextafter(np.float32(kth - 2 * margin), np.float32(-np.inf)))
 
 
 def _places(rows: Int64, gathered: Int64 | None, count: int) -> Int64:
