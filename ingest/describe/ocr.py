@@ -34,7 +34,7 @@ MODULE = "rapidocr_onnxruntime"
 
 class OcrOptions(DescribeOptions):
     min_confidence: float = Field(
-        default=0.5, ge=0, le=1, description="Lines that are read with less confidence are left out."
+        default=0.7, ge=0, le=1, description="Lines that are read with less confidence are left out."
     )
     threads: int = Field(
         default=1, ge=1, le=64, description="Processor threads for one picture.", json_schema_extra=RUNTIME
