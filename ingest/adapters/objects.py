@@ -64,7 +64,7 @@ def read_objects(path: Path, columns: Mapping[str, Column], untyped: frozenset[s
                     shown = json.dumps(row, ensure_ascii=False)
                     rejects.add(number, name, "bad_value", str(unfit), shown)
                 waiting[name].append(value)
-            if len(waiting) and len(lines) % ROWS == 0:
+            if len(lines) % ROWS == 0:
                 parts.append(pa.table(waiting, schema=schema))
                 waiting = {name: [] for name in columns}
     if not lines:
@@ -120,7 +120,7 @@ def _text(value: Any, name: str) -> str | None:
         return value or None
     if isinstance(value, bool | list | dict) or (isinstance(value, float) and not math.isfinite(value)):
         raise Unfit(f"{name} is {json.dumps(value)[:80]}, which is neither a text nor a number")
-    return json.dumps(value)
+    return repr(value)
 
 
 def _texts(value: Any, name: str) -> list[str]:
