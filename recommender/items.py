@@ -132,6 +132,16 @@ class Scaling(nn.Module):
     mean: Tensor
     matrix: Tensor
 
+    @classmethod
+    def kept(cls, mean: Tensor, matrix: Tensor) -> Scaling:
+        """One that was fitted before. Vectors that are there now may be others: an item may have been forgotten."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.out_dim = matrix.shape[1]
+        made.register_buffer("mean", mean)
+        made.register_buffer("matrix", matrix)
+        return made
+
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) @ self.matrix
 
@@ -153,10 +163,11 @@ class FeatureTower(nn.Module):
         scaling_dim: int = 128,
         scale: float = 0.1,
         dropout: float = 0.0,
+        fitted: Scaling | None = None,
     ) -> None:
         super().__init__()
         self.name, self.out_dim = name, width
-        self.scaling = Scaling(vectors, scaling, scaling_dim)
+        self.scaling = Scaling(vectors, scaling, scaling_dim) if fitted is None else fitted
         inward = self.scaling.out_dim
         if adapter == "linear":
             self.adapter: nn.Module = nn.Linear(inward, width)
@@ -282,9 +293,15 @@ class FeaturesTower(nn.Module):
 
 
 def build(
-    config: Config, counts: npt.NDArray[np.int64], features: Mapping[str, Vectors]
+    config: Config,
+    counts: npt.NDArray[np.int64],
+    features: Mapping[str, Vectors],
+    fitted: Mapping[str, Scaling] | None = None,
 ) -> IdTower | FeaturesTower:
-    """The tower that `config.items` names, over items with these training counts (n,)."""
+    """The tower that `config.items` names, over items with these training counts (n,).
+
+    fitted: scalings of a model that was trained; without them they are fitted to the features.
+    """
     if not config.features:
         return IdTower(len(counts), config.width)
     towers = []
@@ -306,6 +323,7 @@ def build(
                 scaling_dim=config.scaling_dim,
                 scale=config.feature_scale,
                 dropout=config.feature_dropout,
+                fitted=(fitted or {}).get(name),
             )
         )
     tower = FeaturesTower(

@@ -12,7 +12,7 @@ from torch.nn.functional import embedding, normalize
 
 from recommender import backbones, items
 from recommender.config import Config
-from recommender.items import FeaturesTower, Float32, IdTower, Vectors
+from recommender.items import FeaturesTower, Float32, IdTower, Scaling, Vectors
 from recommender.sequences import Int64, Ints, Packed, pack
 from recommender.splits import Split, Which
 
@@ -94,10 +94,16 @@ class SequentialModel(nn.Module):
 
 
 def build(
-    config: Config, counts: npt.NDArray[np.int64], features: Mapping[str, Vectors] | None = None
+    config: Config,
+    counts: npt.NDArray[np.int64],
+    features: Mapping[str, Vectors] | None = None,
+    fitted: Mapping[str, Scaling] | None = None,
 ) -> SequentialModel:
-    """A new model. counts: (n_items,) training events. Weights come from torch's generator: seed it first."""
-    tower = items.build(config, counts, features or {})
+    """A new model. counts: (n_items,) training events. Weights come from torch's generator: seed it first.
+
+    fitted: how each feature is scaled, where the weights to come were trained; else it is fitted to `features`.
+    """
+    tower = items.build(config, counts, features or {}, fitted)
     backbone = backbones.build(config, tower.out_dim)
     return SequentialModel(
         tower, backbone, temperature=config.temperature if config.cosine else None, length=config.length

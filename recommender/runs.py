@@ -173,12 +173,21 @@ class Run:
         from the run's own release, two folders up.
         """
         from recommender import checkpoint, data, model
+        from recommender.items import Scaling
 
         if features is None and self.config.features:
             features = data.features_of(self.opened_release(), self.config, self.item_ids)
-        built = model.build(self.config, self.counts, features)
         tensors, _ = checkpoint.load(self.folder / "checkpoint" / checkpoint.BEST)
-        built.load_state_dict(checkpoint.under("model", tensors))
+        weights = checkpoint.under("model", tensors)
+        scalings = [
+            checkpoint.under(f"tower.features.{n}.scaling", weights) for n in range(len(self.config.features))
+        ]
+        fitted = {
+            name: Scaling.kept(**tensors)
+            for name, tensors in zip(self.config.features, scalings, strict=True)
+        }
+        built = model.build(self.config, self.counts, features, fitted)
+        built.load_state_dict(weights)
         return built.to(device).eval()
 
     def opened_release(self) -> Any:
