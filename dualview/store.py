@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from featurestore.forget import ForgetReport
     from featurestore.gc import GcReport
     from featurestore.lineage import Node
+    from featurestore.status import StoreStatus
+    from ingest.describe.look import Asking
     from ingest.estimate import MaterializeEstimate
     from ingest.imported import ImportReport
     from ingest.load import IngestReport
@@ -91,6 +93,19 @@ class Store(ground.Store):
             wait=wait,
             progress=progress,
         )
+
+    def status(self, *, read_only: bool = False) -> StoreStatus:
+        """What is current; see `featurestore.status.read`. What encoders and model folders say counts too."""
+        from featurestore import status
+        from ingest.resolve import Judgement
+
+        return status.read(self, read_only=read_only, judge=Judgement(self, read_only=read_only))
+
+    def prompt(self, feature: str, item: str) -> Asking:
+        """What a described feature asks about an item, ready to be tried; see `ingest.describe.look.prompt`."""
+        from ingest.describe.look import prompt
+
+        return prompt(self, feature, item)
 
     def estimate(self, features: Sequence[str] | None = None, **options: Any) -> MaterializeEstimate:
         """What `materialize` would compute and how long it would take; see `ingest.estimate.estimate`."""

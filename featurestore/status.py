@@ -6,8 +6,10 @@ nothing was written is not scanned again. Neither torch nor lancedb is loaded.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from featurestore.store import Store
 
 DRIFT = 0.1  # share of items unknown to a fit from which `status` says so
+PARTS = ("tables", "derived", "artifacts", "releases", "runs", "cache")
+WALKED = 50_000  # files whose sizes are added up, at most
+UNRESOLVED = "never resolved"
+
+Judge = Callable[[FeatureDef], str | None]
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,10 @@ class StoreStatus:
     items_without_image: int
     events: int
     quarantined: int
-    release: str | None
+    release: str | None  # the latest
+    releases: int
     features: list[FeatureStatus]
+    disk: dict[str, int] = field(default_factory=dict)  # bytes of each part of the store's folder
 
     @property
     def current(self) -> bool:
@@ -57,12 +66,19 @@ class StoreStatus:
         return asdict(self) | {"current": self.current}
 
 
-def read(store: Store, *, read_only: bool = False) -> StoreStatus:
+def read(store: Store, *, read_only: bool = False, judge: Judge | None = None) -> StoreStatus:
     """What is current. Unchanged tables are not scanned again; neither torch nor lancedb is loaded.
 
-    read_only: what is counted is not kept for the next call.
+    read_only: what is counted is not kept for the next call. judge: what upper floors know against a feature's active
+    recipe, such as an encoder of a newer version or a model folder that changed; None for nothing.
     """
-    key = _key(store)
+    reasons = _reasons(store, judge)
+    return replace(_counted(store, reasons, read_only), disk=_disk(store.root))
+
+
+def _counted(store: Store, reasons: dict[str, str], read_only: bool) -> StoreStatus:
+    """What is current, from the cache where nothing changed since."""
+    key = _key(store, reasons)
     cache = store.root / "cache" / "status.json"
     with suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not one of ours: made anew
         kept = files.read_json(cache)
@@ -71,7 +87,7 @@ def read(store: Store, *, read_only: bool = False) -> StoreStatus:
             made.pop("current")
             parts = [FeatureStatus(**(f | {"notes": tuple(f["notes"])})) for f in made.pop("features")]
             return StoreStatus(features=parts, **made)
-    status = _scan(store)
+    status = _scan(store, reasons)
     if read_only:
         return status
     with suppress(OSError):  # a store that may only be read has no cache
@@ -88,7 +104,37 @@ def next_step(store: Store, late: list[FeatureStatus]) -> str:
     return f"dualview {verb} {store.root} {declared[0].name} FILE, with values made anew"
 
 
-def _key(store: Store) -> str:
+def _reasons(store: Store, judge: Judge | None) -> dict[str, str]:
+    """feature -> why its active recipe is not what is asked for today; features that are as asked for are left out."""
+    definitions, locked = store.definitions, store.locked()
+    found: dict[str, str] = {}
+    for feature in definitions.ordered():
+        reason = judge(feature) if judge else None
+        reason = reason or outdated(store.root, definitions, locked, feature.name)
+        late = [above for above in definitions.upstream(feature.name) if above in found]
+        if reason is None and late:
+            reason = f"'{late[0]}', which it reads: {found[late[0]]}"
+        if reason is not None:
+            found[feature.name] = reason
+    return found
+
+
+def _disk(root: Path) -> dict[str, int]:
+    """Bytes of each part of the store; a walk that is given up beyond WALKED files, counted so far."""
+    sizes = dict.fromkeys(PARTS, 0)
+    left = WALKED
+    for part in PARTS:
+        for folder, _, names in os.walk(root / part):
+            for name in names[:left]:
+                with suppress(OSError):  # a writer's passing file
+                    sizes[part] += os.lstat(os.path.join(folder, name)).st_size
+            left -= len(names)
+            if left <= 0:
+                return sizes
+    return sizes
+
+
+def _key(store: Store, reasons: dict[str, str]) -> str:
     versions = {name: store.tables.version(name) for name in store.tables.names()}
     locked = store.root / defs.LOCK_FILE
     shape = [f.name for f in (*fields(StoreStatus), *fields(FeatureStatus))]  # of another version: not ours
@@ -99,11 +145,12 @@ def _key(store: Store) -> str:
         files.sha256_file(locked) if locked.exists() else None,
         [_sha256(store.root / name) for each in store.locked().values() for name in sorted(each.files)],
         release.names(store.root),
+        reasons,
     ]
     return files.sha256_text(files.canonical_json(parts))
 
 
-def _scan(store: Store) -> StoreStatus:
+def _scan(store: Store, reasons: dict[str, str]) -> StoreStatus:
     items = without = 0
     if store.tables.exists(schema.ITEMS):
         table = store.tables.dataset(schema.ITEMS)
@@ -115,24 +162,36 @@ def _scan(store: Store) -> StoreStatus:
     }
     found = release.names(store.root)
     definitions, locked = store.definitions, store.locked()
+    parts: dict[str, FeatureStatus] = {}
+    for feature in definitions.ordered():
+        above = [parts[name] for name in definitions.upstream(feature.name)]
+        parts[feature.name] = _feature(store, feature, locked, items, reasons.get(feature.name), above)
     return StoreStatus(
         items=items,
         items_without_image=without,
         events=counted[schema.INTERACTIONS],
         quarantined=counted[schema.QUARANTINE],
         release=found[-1] if found else None,
-        features=[_feature(store, f, definitions, locked, items) for f in definitions],
+        releases=len(found),
+        features=[parts[feature.name] for feature in definitions],
     )
 
 
 def _feature(
-    store: Store, feature: FeatureDef, definitions: Definitions, locked: dict[str, Locked], items: int
+    store: Store,
+    feature: FeatureDef,
+    locked: dict[str, Locked],
+    items: int,
+    reason: str | None,
+    above: list[FeatureStatus],
 ) -> FeatureStatus:
+    """reason: why the active recipe will be made anew. above: where the features stand that this one reads."""
     name, notes = feature.name, []
-    reason = outdated(store.root, definitions, locked, name)
     if reason is not None:
-        counted = Counts(missing=items)
-        if name in locked:
+        # of several inputs, the one that most items wait for: at least so many are blocked
+        waiting = max((f.missing + f.stale + f.failed + f.blocked for f in above), default=0)
+        counted = Counts(missing=items - waiting, blocked=waiting)
+        if reason != UNRESOLVED:
             notes.append(reason)
     else:
         counted = features.counts(
@@ -141,7 +200,8 @@ def _feature(
         fitted = locked[name].fitted
         if fitted and items and abs(items - int(fitted.get("items", items))) > DRIFT * items:
             notes.append(
-                f"fitted on {fitted['items']:,} items, there are {items:,} now; consider fit --refit"
+                f"fitted on {fitted['items']:,} items, there are {items:,} now; "
+                f"to fit again: dualview fit {store.root} {name} --refit"
             )
     if feature.kind == schema.IMPORTED and (counted.missing or counted.stale):
         notes.append(
@@ -161,7 +221,7 @@ def _feature(
 def outdated(root: Path, definitions: Definitions, locked: dict[str, Locked], feature: str) -> str | None:
     """Why the active recipe is not what features.toml asks for today, or None if it is. root: of the store."""
     if feature not in locked:
-        return "never resolved"
+        return UNRESOLVED
     if locked[feature].definition_hash != definitions.hash(feature):
         imported = definitions.get(feature).kind == schema.IMPORTED
         return (

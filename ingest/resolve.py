@@ -31,7 +31,7 @@ from ingest.encode.models import Models
 if TYPE_CHECKING:
     from featurestore.store import Store
 
-IMPORTED = "imported"  # a kind whose values are brought, not computed
+IMPORTED = schema.IMPORTED
 FIT_ROWS = 200_000  # texts a fit looks at, spread evenly over the ids
 DRIFT_ROWS = 20_000  # texts looked at for words that a fit does not know
 
@@ -93,6 +93,25 @@ def outdated(store: Store, definition: FeatureDef, models: Models | None = None)
         if not models.unchanged(definition.model, recipe.model):
             return f"the model folder '{recipe.model.id}' holds other files now"
     return None
+
+
+class Judgement:
+    """What `status` cannot know from the ground: why the active recipe of a feature is not what is asked for, None
+    where nothing speaks against it. As light as `outdated`.
+    """
+
+    def __init__(self, store: Store, *, read_only: bool = False) -> None:
+        self._store = store
+        self._models = Models(store.root, read_only=read_only)
+
+    def __call__(self, definition: FeatureDef) -> str | None:
+        try:
+            check(self._store, definition)
+            if self._store.tables.exists(schema.ITEMS) and definition.kind != IMPORTED:
+                _check_columns(self._store, definition)
+            return outdated(self._store, definition, self._models)
+        except BadInput as error:
+            return f"cannot be computed: {error.message}; {error.remedy}"
 
 
 def draft(
@@ -312,7 +331,7 @@ def _inputs(
     """The recipe's inputs by what they are declared as: "text" spelled out as columns, features with their recipe."""
     found: dict[str, list[str]] = {}
     above = store.definitions.upstream(definition.name)
-    fields = store.tables.schema(schema.ITEMS)
+    fields = _check_columns(store, definition)
     for given in definition.inputs:
         name = given.removeprefix(FEATURE)
         if name in above:
@@ -327,15 +346,25 @@ def _inputs(
             found[given] = [given]
         elif given == DOCUMENT:
             found[given] = [f"{COLUMN}{column}" for column in schema.text_columns(fields)]
-        elif given not in fields.names or given.startswith("_"):
+        else:
+            found[given] = [f"{COLUMN}{given}"]
+    return found
+
+
+def _check_columns(store: Store, definition: FeatureDef) -> pa.Schema:
+    """The items' columns; raises BadInput where the definition reads one that they do not have."""
+    fields = store.tables.schema(schema.ITEMS)
+    above = store.definitions.upstream(definition.name)
+    for given in definition.inputs:
+        if given in (schema.IMAGE, DOCUMENT) or given.removeprefix(FEATURE) in above:
+            continue
+        if given not in fields.names or given.startswith("_"):
             known = [field.name for field in schema.attribute_fields(fields)]
             raise BadInput(
                 f"feature '{definition.name}' reads '{given}', which the items do not have",
                 remedy=did_you_mean(given, [DOCUMENT, schema.IMAGE, schema.TITLE, *known]),
             )
-        else:
-            found[given] = [f"{COLUMN}{given}"]
-    return found
+    return fields
 
 
 def _live_ids(store: Store) -> list[str]:

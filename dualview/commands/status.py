@@ -21,10 +21,10 @@ def run(
 ) -> None:
     """Show per feature what is current. Exit code 2 when something is not."""
     from dualview import console
+    from dualview.commands.common import open_store
     from featurestore.status import next_step
-    from featurestore.store import Store as Ground
 
-    opened = Ground.open(store)
+    opened = open_store(store)
     status = opened.status()
     moved = _drift(opened) if drift else {}
     if json:
@@ -34,6 +34,8 @@ def run(
             f"{opened.root}: {status.items:,} items ({status.items_without_image:,} without image), "
             f"{status.events:,} events, {status.quarantined:,} rows set aside, release {status.release or 'none'}"
         )
+        sizes = [f"{part} {console.megabytes(size)}" for part, size in status.disk.items() if size]
+        console.say(f"on disk: {', '.join(sizes) or 'nothing yet'}; releases: {status.releases:,}")
         console.table(
             None,
             ["feature", "recipe", "current", "no input", "missing", "stale", "failed", "blocked", "disk"],

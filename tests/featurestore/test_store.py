@@ -171,7 +171,7 @@ def test_a_store_is_current_when_nothing_is_left_to_compute(filled: Store) -> No
 def test_status_of_unchanged_tables_scans_nothing(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     first = filled.status()
 
-    def scan(store: Store) -> None:
+    def scan(store: Store, reasons: object) -> None:
         raise AssertionError("scanned")
 
     with monkeypatch.context() as patched:
@@ -235,7 +235,7 @@ def test_a_feature_that_is_not_published_any_more_stays_current(filled: Store) -
     assert filled.outdated("text") is None
 
 
-def test_a_new_recipe_of_what_a_feature_reads_makes_it_missing(tmp_path: Path) -> None:
+def test_a_new_recipe_of_what_a_feature_reads_makes_it_wait(tmp_path: Path) -> None:
     toml = (
         DEFINED + '[features.joint]\nkind = "embed_text"\ninputs = ["feature:text"]\nencoder = "tfidf_svd"\n'
     )
@@ -248,12 +248,14 @@ def test_a_new_recipe_of_what_a_feature_reads_makes_it_missing(tmp_path: Path) -
     assert store.outdated("joint") is None
     store.lock_recipe("text", text.model_copy(update={"code_version": 2}))
     assert store.outdated("joint") == "'text', which it reads, has a new recipe"
-    assert counted(store, "joint") == {"missing": 2}
+    assert counted(store, "joint") == {"blocked": 2}, "its cells are new, but first come those of text"
 
 
 def test_status_says_when_a_fit_saw_far_fewer_items_than_there_are(filled: Store) -> None:
     filled.lock_recipe("text", TEXT, {"items": 2})
-    assert notes(filled, "text") == ("fitted on 2 items, there are 3 now; consider fit --refit",)
+    assert notes(filled, "text") == (
+        f"fitted on 2 items, there are 3 now; to fit again: dualview fit {filled.root} text --refit",
+    )
     filled.lock_recipe("text", TEXT, {"items": 3})
     assert notes(filled, "text") == ()
 
