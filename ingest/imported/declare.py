@@ -10,9 +10,8 @@ from featurestore import definitions as defs
 from featurestore.definitions import DOCUMENT, Definitions, FeatureDef
 from featurestore.errors import BadInput, Conflict, did_you_mean
 from featurestore.recipe import COLUMN, FEATURE, ModelRef, Recipe
-from featurestore.schema import IMAGE, ITEMS, TITLE, attribute_fields, text_columns
+from featurestore.schema import IMAGE, IMPORTED, ITEMS, TITLE, attribute_fields, text_columns
 from ingest.imported.values import ValueFile
-from ingest.resolve import IMPORTED
 
 if TYPE_CHECKING:
     from featurestore.store import Store
