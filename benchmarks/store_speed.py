@@ -25,12 +25,15 @@ dim = {dim}
 """
 
 
-def synthetic_store(folder: Path, rows: int, dim: int, seed: int = 0) -> Store:
+def synthetic_store(
+    folder: Path, rows: int, dim: int, seed: int = 0, titles: list[str] | None = None
+) -> Store:
     """A published store of `rows` items with one random vector each, written through the ordinary calls."""
     from benchmarks.synthetic import fill
 
     store = Store.create(folder, features_toml=FEATURES.format(dim=dim))
-    fill(store, "vector", np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32))
+    vectors = np.random.default_rng(seed).standard_normal((rows, dim), dtype=np.float32)
+    fill(store, "vector", vectors, titles)
     store.publish()
     return store
 

@@ -13,11 +13,22 @@ from featurestore.recipe import Recipe
 COMMIT = 50_000
 
 
-def fill(store: Store, feature: str, vectors: npt.NDArray[np.float32]) -> None:
+def zipf_texts(n: int, words: int, vocabulary: int = 60_000, seed: int = 0) -> list[str]:
+    """`n` texts of so many words, drawn so that the r-th word of a vocabulary is r times as rare as the first."""
+    rng = np.random.default_rng(seed)
+    often = 1 / np.arange(1, vocabulary + 1)
+    drawn = rng.choice(vocabulary, (n, words), p=often / often.sum())
+    return [" ".join(f"w{word}" for word in row) for row in drawn.tolist()]
+
+
+def fill(
+    store: Store, feature: str, vectors: npt.NDArray[np.float32], titles: list[str] | None = None
+) -> None:
     """Ingest len(vectors) items and give each its row of `vectors` as the value of `feature`."""
     rows, dim = vectors.shape
     ids = [f"item{row:08d}" for row in range(rows)]
-    store.ingest(pa.table({schema.ITEM_ID: ids, schema.TITLE: [f"Item {row}" for row in range(rows)]}))
+    titles = titles or [f"Item {row}" for row in range(rows)]
+    store.ingest(pa.table({schema.ITEM_ID: ids, schema.TITLE: titles}))
     recipe = Recipe(kind="imported", inputs=("column:title",), encoder="imported", dim=dim)
     with store.lock("benchmark"):
         store.lock_recipe(feature, recipe)
