@@ -4,16 +4,19 @@ VENV   ?= .venv
 STAMP  := $(VENV)/.stamp-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 BIN    := $(VENV)/bin
 DEMO   ?= demo-store
+KILLS  ?= 200
+SEED   ?= 0
 
 # torch and FAISS bring an OpenMP each; idle threads that spin make both slower on a busy machine
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test soak lint bench format clean
 help:
 	@echo "make demo    set up, then run the whole journey on a catalogue the project draws itself"
 	@echo "make test    set up, then run the tests"
+	@echo "make soak    set up, then kill, hammer and question stores for longer: KILLS=200 random deaths, SEED= to repeat one"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   speed against the parts we build on and against peers, as ratios"
 	@echo "make clean   remove the virtual environment and caches"
@@ -30,6 +33,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+# a process dies for real at every moment at which something is committed, then at KILLS random ones
+soak: $(STAMP)
+	@DUALVIEW_SOAK=1 DUALVIEW_KILLS=$(KILLS) DUALVIEW_SEED=$(SEED) DUALVIEW_ROUNDS=40 DUALVIEW_EXAMPLES=100 \
+		$(BIN)/python -m pytest tests/faults --durations=10
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

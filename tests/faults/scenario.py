@@ -58,6 +58,16 @@ def publish(store: Store, shop: Path) -> None:
     store.publish()
 
 
+def learn(store: Store, shop: Path) -> None:
+    """Train for two epochs, or go on with the run that was stopped."""
+    from dualview.training import fit
+    from recommender.runs import list_runs
+
+    stopped = [run.name for run in list_runs(store.root) if not run.metrics().get("finished")]
+    options: dict[str, Any] = {"width": 8, "layers": 1, "k_core": (1, 1), "length": 8, "epochs": 2}
+    fit(store, resume=stopped[0] if stopped else None, device="cpu", **options)
+
+
 def roll_back(store: Store, shop: Path) -> None:
     store.rollback("0001", discard=True)
 
@@ -77,6 +87,8 @@ class Verb:
     def facts(self, store: Store) -> dict[str, Any]:
         """What must be equal after it: all that `facts` says, and after a gc that nothing is left to free."""
         found = facts(store)
+        if self.run is learn:
+            found["learnt"] = learnt(store)
         if self.run is free:
             left = gc.collect(store, keep=1, old_recipes=True, grace=0.0, dry_run=True).freed
             found["waste"] = [each.kind for each in left if each.kind != "caches"]
@@ -87,6 +99,7 @@ LIFE = (
     Verb("ingest", first_ingest, "one"),
     Verb("materialize", compute, "one"),
     Verb("publish", publish, "one"),
+    Verb("train", learn, "one"),
     Verb("second ingest", second_ingest, "two"),
     Verb("second materialize", compute, "two"),
     Verb("second publish", publish, "two"),
@@ -120,10 +133,10 @@ def facts(store: Store) -> dict[str, Any]:
     found["artifacts"] = kept
     found["releases"] = [_release(releases.open(store.root, name)) for name in releases.names(store.root)]
     status = store.status().to_dict()
-    for feature in status["features"]:
-        del feature["disk"]
+    for part in (status, *status["features"]):
+        part.pop("disk", None)
     found["status"] = status
-    found["errors"] = [group.to_dict() for group in store.errors()]
+    found["errors"] = [(group.where, group.code, group.count) for group in store.errors()]
     return found
 
 
@@ -136,6 +149,24 @@ def content(store: Store, table: str) -> pa.Table | None:
     keys = rows[key].to_pylist()
     assert len(set(keys)) == len(keys) == store.tables.count(table), f"{table} holds a key twice"
     return rows.drop([name for name in rows.column_names if name in PASSING]).sort_by(key)
+
+
+def learnt(store: Store) -> dict[str, Any]:
+    """Weights, counters and figures of the newest run, bit for bit; seconds left out."""
+    from recommender.checkpoint import BEST, LAST, load
+    from recommender.runs import open_run
+
+    run = open_run(store.root, "latest")
+    found: dict[str, Any] = {"history": [_timeless(row) for row in run.history()], "metrics": run.metrics()}
+    for name in (BEST, LAST):
+        tensors, state = load(run.folder / "checkpoint" / name)
+        rows = [_timeless(row) for row in state.pop("rows", [])]
+        found[name] = ({key: value.numpy().tobytes() for key, value in tensors.items()}, state, rows)
+    return found
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if not name.endswith("seconds")}
 
 
 def _release(release: releases.Release) -> dict[str, Any]:

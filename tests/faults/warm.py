@@ -19,8 +19,10 @@ import pytest
 import sklearn.decomposition
 import sklearn.feature_extraction.text
 import sqlglot
+import torch
 
 import dualview.store
+import dualview.training
 import featurestore.index
 import featurestore.interactions
 import featurestore.publish
@@ -30,4 +32,5 @@ import ingest.encode.color_texture
 import ingest.encode.tfidf
 import ingest.load
 import ingest.materialize
+import recommender.fit
 import tests.faults.scenario
