@@ -36,7 +36,10 @@ from tests.ingest.tiny_models import picture
 
 EXAMPLES = int(os.environ.get("DUALVIEW_EXAMPLES", "5"))
 STEPS = 12
-PHASES = (Phase.explicit, Phase.generate)  # a step costs a tenth of a second: what failed is printed as it was found
+PHASES = (
+    Phase.explicit,
+    Phase.generate,
+)  # a step costs a tenth of a second: what failed is printed as it was found
 
 NAMES = [f"i{number}" for number in range(7)]
 WORDS = ["red", "blue", "shoe", "mug", "tall"]
