@@ -161,6 +161,32 @@ def queries(store: Path, count: int = 200) -> list[dict[str, object]]:
     return found
 
 
+def selectivities(store: Path, count: int = 50) -> list[dict[str, object]]:
+    """Recall@10 and CPU milliseconds of a query where a share of all rows is allowed, drawn by chance or along a
+    direction of the vectors.
+    """
+    from dualview import Store
+    from featurestore import tuning
+
+    index = Store.open(store).release().index("vector")
+    rng = np.random.default_rng(3)
+    rows = rng.choice(len(index), count, replace=False)
+    along = index.vectors @ rng.standard_normal(index.dim).astype(np.float32)
+    found = []
+    for share in (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.3, 0.6, 1.0):
+        for drawn, by in (("by chance", rng.random(len(index), np.float32)), ("along the vectors", along)):
+            allowed = by >= np.quantile(by, 1 - share)
+            allowed.setflags(write=False)
+            index.search_row(int(rows[0]), 10, allowed)
+            start = time.process_time()
+            for row in rows.tolist():
+                index.search_row(row, 10, allowed)
+            spent = (time.process_time() - start) / count * 1e3
+            recall = tuning.measure(index, rows, allowed=allowed)
+            found.append({"what": f"{share:.2%} allowed, {drawn}", "recall": recall, "cpu": spent})
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -199,6 +225,7 @@ def main() -> None:
     facts = Store.open(store).release().facts("vector")["index"]
     rows += [{"what": f"disk of {part}", "bytes": disk(store / part)} for part in ("tables", "derived")]
     rows += queries(store)
+    rows += selectivities(store)
     rows.append({"what": "index", **facts})
     save("million", rows)
     for row in rows[12:]:
