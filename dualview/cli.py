@@ -31,6 +31,7 @@ from dualview.commands import (
     init,
     materialize,
     promote,
+    prompt,
     publish,
     recommend,
     releases,
@@ -64,6 +65,7 @@ for panel, modules in VERBS.items():
     for module in modules:
         name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
         app.command(name, rich_help_panel=panel)(module.run)
+app.add_typer(prompt.app, name="prompt", rich_help_panel="Look and ask")
 
 
 # what the system says of a path that was given wrongly, or of a disk; any other error of its is a bug, and shown whole

@@ -251,6 +251,7 @@ def _cell(store: Store, name: str, row: dict[str, Any]) -> Node:
 def _stored_cell(store: Store, table: str, recipe: Recipe, item_id: str) -> dict[str, Any]:
     quoted = item_id.replace("'", "''")
     text = [schema.VALUE] if recipe.value is ValueKind.TEXT else []
+    answer = [field.name for field in schema.ANSWER_FIELDS] if recipe.kind == schema.DESCRIBE else []
     columns = [
         schema.STATUS,
         *text,
@@ -260,6 +261,7 @@ def _stored_cell(store: Store, table: str, recipe: Recipe, item_id: str) -> dict
         schema.ERROR_MESSAGE,
         schema.ATTEMPTS,
         schema.UPDATED_AT,
+        *answer,
     ]
     found = store.tables.read(table, columns=columns, filter=f"{schema.ITEM_ID} = '{quoted}'").to_pylist()
     if not found:

@@ -160,6 +160,12 @@ def find(spec: str, root: Path) -> Prompt:
             ) from None
         except UnicodeDecodeError as error:
             raise BadInput(f"{path} is not UTF-8 (byte {error.start})", remedy="save it as UTF-8") from None
+    path = file_of(spec)
+    return parse(path.read_text(encoding="utf-8"), path.stem)
+
+
+def file_of(spec: str) -> Path:
+    """The file of a shipped prompt. Raises BadInput for an unknown name."""
     known = shipped()
     versions = [name for name in known if name == spec or name.partition("@")[0] == spec]
     if not versions:
@@ -168,8 +174,19 @@ def find(spec: str, root: Path) -> Prompt:
             f"there is no shipped prompt '{spec}'",
             remedy=f'{did_you_mean(spec, names)}; or name a file of your own: prompt = "prompts/mine{SUFFIX}"',
         )
-    newest = max(versions, key=lambda name: int(name.partition("@")[2]))
-    return parse(known[newest].read_text(encoding="utf-8"), newest)
+    return known[max(versions, key=lambda name: int(name.partition("@")[2]))]
+
+
+def facts(spec: str, root: Path, feature: str | None) -> dict[str, Any]:
+    """What a list shows of a prompt. feature: whose it is."""
+    found = find(spec, root)
+    return {
+        "prompt": spec,
+        "feature": feature,
+        "reads": [f"{key}?" if slot.optional else key for key, slot in found.slots.items()],
+        "sha256": found.sha256,
+        "about": found.header.split("\n")[0].lstrip("# ").partition(": ")[2] or None,
+    }
 
 
 # ---- reading a file
