@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from featurestore import schema
-from featurestore.errors import BadInput
+from featurestore.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,10 +49,30 @@ def query(store: Store, sql: str, release: str | None = None) -> pa.Table:
         connection.execute("BEGIN TRANSACTION READ ONLY")
         answer: pa.Table = connection.sql(sql).to_arrow_table()
         return answer
+    except duckdb.CatalogException as error:
+        raise _unknown_table(store, connection, str(error)) from None
     except duckdb.Error as error:
         raise BadInput(f"the query failed: {error}", remedy=REMEDY) from None
     finally:
         connection.close()
+
+
+UNKNOWN = re.compile(r"Table with name (.+?) does not exist")
+
+
+def _unknown_table(store: Store, connection: duckdb.DuckDBPyConnection, said: str) -> BadInput:
+    """DuckDB's word on a wrong name, with our tables to choose from instead of its own."""
+    missed = UNKNOWN.search(said)
+    if missed is None:
+        return BadInput(f"the query failed: {said}", remedy=REMEDY)
+    name = missed[1]
+    known = [row[0] for row in connection.execute("SHOW TABLES").fetchall()]
+    if schema.ITEMS not in known:
+        remedy = f"the store holds no items yet: dualview ingest {store.root} ITEMS"
+    else:
+        near = did_you_mean(name, known)
+        remedy = near if near.startswith("did") else f"{REMEDY}; {near}"
+    return BadInput(f"there is no table '{name}'", remedy=remedy)
 
 
 def locked_connection(threads: int | None = None) -> duckdb.DuckDBPyConnection:

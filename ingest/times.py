@@ -116,5 +116,10 @@ def _judged(
     if not bad.any():
         return values, bad, None
     shown = pc.utf8_slice_codeunits(pc.cast(given.filter(pa.array(bad)), pa.string()), 0, 80)
-    tail = pa.scalar("' is neither unix seconds nor an ISO date")
+    number = pc.match_substring_regex(shown, NUMBER)
+    tail = pc.if_else(
+        number,
+        "' is, as seconds or in any smaller unit, no moment of the years 1 to 9999",
+        "' is neither unix seconds nor an ISO date",
+    )
     return values, bad, pc.binary_join_element_wise(pa.scalar("'"), shown, tail, "").combine_chunks()

@@ -144,7 +144,9 @@ def _picture(image: str | Path | bytes) -> Image.Image:
         path = "" if isinstance(image, bytes) else str(image)
         raise BadInput(
             error.message if path in error.message else f"{path}: {error.message}",
-            remedy="give a picture file that is whole, such as JPEG or PNG",
+            remedy="check the path"
+            if error.code == "image_missing"
+            else "give a picture file that is whole, such as JPEG or PNG",
         ) from error
 
 

@@ -38,7 +38,8 @@ ARTIFACT = "tfidf"
 WORDS = r"(?u)\b\w+\b"
 OUT_OF_VOCABULARY = CellError(
     "out_of_vocabulary",
-    "the text shares no word with those that the encoder was fitted on; `dualview fit --refit` learns new ones",
+    "the text shares no word with those that the encoder was fitted on; "
+    "`dualview fit STORE FEATURE --refit` learns new ones",
 )
 SMALL_CATALOGUE = 1000  # below this many texts a word that only one of them has is kept too
 BATCH = 2048  # texts encoded at once

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from featurestore import features, schema
+from featurestore import features, items, schema
 from featurestore.errors import BadInput
 from featurestore.features import Counts
 from featurestore.recipe import Recipe
 from featurestore.schema import State, Status, ValueKind
+from featurestore.store import Store
 from featurestore.tables import Tables
 
 UPPER = Recipe(kind="describe", inputs=("column:title", "column:tags"), encoder="upper", value=ValueKind.TEXT)
@@ -444,3 +446,39 @@ def test_a_matrix_larger_than_one_batch_is_whole(tables: Tables, monkeypatch: py
     ids, values = features.read_matrix(tables.dataset(PICTURE.table("picture")), 2)
     assert ids.tolist() == names
     assert (values == [1.0, 2.0]).all()
+
+
+# ---- what a cell's input hash is
+
+
+GOLDEN_ROWS: list[tuple[pa.DataType, Any, str]] = [
+    (pa.int64(), 7, "7"),
+    (pa.int64(), -(2**62), "-4611686018427387904"),
+    (pa.float64(), 1.0, "1.0"),
+    (pa.float64(), -0.0, "-0.0"),
+    (pa.float64(), 0.1, "0.1"),
+    (pa.float64(), 1e20, "1e+20"),
+    (pa.float64(), 1e-7, "1e-07"),
+    (pa.float64(), 123456789.125, "123456789.125"),
+    (pa.bool_(), True, "true"),
+    (pa.string(), "Größe 😀", "Größe 😀"),
+    (pa.list_(pa.string()), ["a", "b, c", ""], "[a, 'b, c', '']"),
+    (pa.list_(pa.int64()), [1, None], "[1, NULL]"),
+    (pa.list_(pa.float64()), [1.0, 0.1], "[1.0, 0.1]"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "spelled"), GOLDEN_ROWS, ids=[row[2] for row in GOLDEN_ROWS])
+def test_an_input_is_hashed_in_a_spelling_that_never_changes(
+    tmp_path: Path, kind: pa.DataType, value: Any, spelled: str
+) -> None:
+    """DuckDB spells the values. Where a version of it spells otherwise, this fails and no store's cells go stale."""
+    store = Store.create(
+        tmp_path / "store", '[features.f]\nkind = "imported"\ninputs = ["x"]\nencoder = "e"\n'
+    )
+    rows = {"item_id": ["a", "b"], "x": pa.array([value, None], kind)}
+    items.upsert_items(store.tables, pa.table(rows))
+    store.lock_recipe("f", Recipe(kind="imported", inputs=("column:x",), encoder="e", dim=2))
+    found = store.plan("f")["input_hash"].to_pylist()
+    hashed = f"{len(spelled.encode())}:{spelled}"
+    assert found == [hashlib.sha256(text.encode()).hexdigest()[:32] for text in (hashed, "n")]

@@ -163,3 +163,14 @@ def test_column_names_with_quotes_and_blanks_are_shown(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "store", "")
     shop.upsert(store, pa.table({"item_id": ["a"], "title": ["t"], 'odd "name", here': [3]}))
     assert store.sql("SELECT * FROM catalogue").to_pylist()[0]['odd "name", here'] == 3
+
+
+def test_a_wrong_table_is_answered_with_ours_and_not_with_duckdbs(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no table 'itmes'") as wrong:
+        store.sql("select * from itmes")
+    assert wrong.value.remedy == "did you mean 'items'?"
+    empty = Store.create(tmp_path / "empty", "")
+    for name in ("items", "catalogue"):
+        with pytest.raises(BadInput, match=f"no table '{name}'") as wrong:
+            empty.sql(f"select * from {name}")
+        assert wrong.value.remedy == f"the store holds no items yet: dualview ingest {empty.root} ITEMS"

@@ -121,7 +121,10 @@ def test_a_query_that_is_no_picture_is_refused_by_its_path(
     path.write_text("no picture")
     with pytest.raises(BadInput, match=f"{path}: no picture in") as caught:
         embed_query(store, release, image=path)
-    assert caught.value.remedy
+    assert "such as JPEG" in (caught.value.remedy or "")
+    with pytest.raises(BadInput, match="cannot be read") as caught:
+        embed_query(store, release, image=tmp_path / "away.png")
+    assert caught.value.remedy == "check the path"
 
 
 def test_a_release_is_asked_by_the_recipe_that_it_was_made_with(store: Store, release: Release) -> None:

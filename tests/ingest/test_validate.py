@@ -308,6 +308,14 @@ def test_events_without_user_item_known_item_or_time_are_set_aside_each_once() -
     assert reasons[3] == "'noon' is neither unix seconds nor an ISO date"
 
 
+@pytest.mark.parametrize("moment", ["1e30", "-9e25", 1e30])
+def test_a_number_that_is_no_moment_is_said_to_be_a_number(moment: object) -> None:
+    raw = raw_of(user_id=["u"], item_id=["a"], timestamp=[moment])
+    events(raw)
+    reason = raw.rejects.table()["reason"][0].as_py()
+    assert reason.endswith("is, as seconds or in any smaller unit, no moment of the years 1 to 9999")
+
+
 def test_without_time_or_position_the_input_order_of_each_user_is_the_position() -> None:
     raw = raw_of(user_id=["u", "v", "u", "v", "u"], item_id=["a", "a", "unknown", "b", "c"])
     found = events(raw).table
