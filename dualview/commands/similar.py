@@ -132,7 +132,7 @@ def _explained(told: dict[str, Any]) -> list[str]:
         lines.append(
             f"{one['feature']} x {one['weight']:g}: recipe {one['recipe'][:8]} ({made}), "
             f"asked with {', '.join(one['asked_with'])}; route {one['route']}"
-            + (f", recall {recall}" if recall is not None else "")
+            + (f", recall {recall:.4f}" if recall is not None else "")
             + (f"; cannot read {', '.join(one['could_not_read'])}" if one["could_not_read"] else "")
         )
     if words := told.get("words"):
