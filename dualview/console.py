@@ -179,7 +179,7 @@ class Progress:
             if self._total:
                 of = f" of {self._total:,}"
                 left = f", {max(self._total - self._count, 0) / max(rate, 1e-9):.0f} s left"
-            say(f"{self._label}: {self._count:,}{of} ({rate:,.0f}/s{left})")
+            say(f"{self._label}: {self._count:,}{of} ({rate:,.{1 if rate < 10 else 0}f}/s{left})")
 
     def done(self) -> None:
         if self._bar is not None:
@@ -207,7 +207,7 @@ def _bar() -> Any:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+            return Text(f"{task.speed:,.{1 if task.speed < 10 else 0}f}/s" if task.speed else "")
 
     return Bar(
         TextColumn("{task.description}"),

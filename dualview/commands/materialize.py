@@ -117,7 +117,7 @@ def run(
                     f.no_input,
                     f.error,
                     f"{f.seconds:.1f}",
-                    round(f.rate),
+                    f"{f.rate:,.1f}" if 0 < f.rate < 10 else round(f.rate),
                     *([f.cost] if paid else []),
                 ]
                 for f in report.features

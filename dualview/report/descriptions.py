@@ -136,12 +136,13 @@ def _shown(
 def _said(row: dict[str, Any] | None, name: str) -> dict[str, Any]:
     if row is None:
         return {"name": name, "status": "none", "text": "", "error": "", "raw": "", "counts": ""}
-    counts = [f"{row[schema.SECONDS]:.2f} s"] if row[schema.SECONDS] is not None else []
+    counts = [f"{row[schema.SECONDS]:.2f} s"] if (row[schema.SECONDS] or 0) >= 0.005 else []
     if row[schema.COMPLETION_TOKENS] is not None:
         counts.append(f"{row[schema.COMPLETION_TOKENS]} tokens")
     if row[schema.FINISH_REASON] not in (None, "stop"):
         counts.append(f"finish {row[schema.FINISH_REASON]}")
-    error = ": ".join(filter(None, [row["error_code"], row["error_message"]]))
+    code = row["error_code"] if row["status"] == "error" else None
+    error = ": ".join(filter(None, [code, row["error_message"]]))
     return {
         "name": name,
         "status": row["status"],
