@@ -54,11 +54,17 @@ def list_(
 @app.command("text")
 def text(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A shipped prompt.", show_default=False)],
+    json: AsJson = False,
 ) -> None:
     """Print a shipped prompt's file, to start one of your own from."""
+    from dualview import console
     from ingest.describe import prompts
 
-    typer.echo(prompts.file_of(name).read_text(encoding="utf-8"), nl=False)
+    found = prompts.file_of(name).read_text(encoding="utf-8")
+    if json:
+        console.as_json({"name": name, "text": found})
+    else:
+        typer.echo(found, nl=False)
 
 
 @app.command("show")

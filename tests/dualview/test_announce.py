@@ -10,10 +10,10 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import typer
 
 from dualview import cli
 from dualview.demo.catalogue import CatalogueSettings
@@ -23,11 +23,21 @@ from dualview.store import Store
 from dualview.training import fit
 from tests.untouched import snapshot, untouched
 
-VERBS: dict[str, ModuleType] = {
-    module.__name__.rsplit(".", 1)[-1].replace("_", "-"): module
-    for modules in cli.VERBS.values()
-    for module in modules
-}
+
+def registered(app: typer.Typer, before: str = "") -> dict[str, Callable[..., Any]]:
+    """Every verb, a verb's own verbs too, with the function that it calls."""
+    found = {}
+    for command in app.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        found[f"{before}{name}"] = command.callback
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        found |= registered(group.typer_instance, f"{before}{group.name or group.typer_instance.info.name} ")
+    return found
+
+
+VERBS = registered(cli.app)
 # verbs that change nothing that a store is asked for; what is derived from it they may cache
 READING = {
     "diff",
@@ -35,6 +45,11 @@ READING = {
     "errors",
     "history",
     "recommend",
+    "prompt compare",  # writes the page that it is asked for, nothing of the store
+    "prompt list",
+    "prompt show",
+    "prompt text",
+    "prompt try",
     "releases",
     "runs",
     "similar",
@@ -52,6 +67,10 @@ ANNOUNCED: dict[str, list[str]] = {
     "evaluate": ["{store}", "latest"],
     "promote": ["{store}", "latest"],
     "demo": ["{new}"],
+    "rollback": ["{store}", "first"],
+    "gc": ["{store}", "--keep", "1"],
+    "forget": ["{store}", "--user", "{user}", "--item", "{item}"],
+    "export": ["{store}", "{new}"],
 }
 ASKED: dict[str, list[str]] = {
     "status": ["{store}"],
@@ -112,7 +131,7 @@ def filled(args: list[str], places: dict[str, str]) -> list[str]:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_takes_json_and_announces_what_it_writes(verb: str) -> None:
-    options = inspect.signature(VERBS[verb].run).parameters
+    options = inspect.signature(VERBS[verb]).parameters
     assert "json" in options
     assert ("dry_run" in options) == (verb not in READING), (
         "a verb that writes has --dry-run, no other needs it"
@@ -124,18 +143,18 @@ def test_a_failure_is_one_json_document_too(verb: str, call: Callable[..., Any],
     (tmp_path / "file").write_text("no folder")
     needed = [
         parameter
-        for parameter in inspect.signature(VERBS[verb].run).parameters.values()
+        for parameter in inspect.signature(VERBS[verb]).parameters.values()
         if parameter.default is parameter.empty
     ]
     args = [str(tmp_path / "file" / "store"), *("x" for _ in needed[1:])]
-    code, out = call(verb, *args, "--json")
+    code, out = call(*verb.split(), *args, "--json")
     found = json.loads(out)
     if verb != "doctor":  # whose very answer is what is wrong
         assert code == 1
         assert set(found) == {"error"}
         assert set(found["error"]) == {"code", "message", "remedy", "retryable"}
-        assert found["error"]["code"] in ("not_found", "bad_input", "conflict", "disk")
-    code, out = call(verb, "--no-such-option", "--json")
+        assert found["error"]["code"] in ("not_found", "bad_input", "conflict", "disk", "usage")
+    code, out = call(*verb.split(), "--no-such-option", "--json")
     assert (code, json.loads(out)["error"]["code"]) == (1, "usage")
 
 
@@ -145,10 +164,10 @@ def test_what_is_announced_writes_nothing_whatever(
 ) -> None:
     args = filled(ANNOUNCED[verb], places)
     with untouched(Path(places["store"]).parent):
-        code, out = call(verb, *args, "--dry-run", "--json")
+        code, out = call(*verb.split(), *args, "--dry-run", "--json")
         assert code == 0, out
         assert json.loads(out)["dry_run"] is True
-        code, out = call(verb, *args, "--dry-run")
+        code, out = call(*verb.split(), *args, "--dry-run")
         assert code == 0
 
 
@@ -166,7 +185,7 @@ def test_an_answer_is_one_json_document_and_changes_nothing(
         }
 
     before = kept()
-    code, out = call(verb, *filled(ASKED[verb], places), "--json")
+    code, out = call(*verb.split(), *filled(ASKED[verb], places), "--json")
     assert code == 0, out
     json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert kept() == before
