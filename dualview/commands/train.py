@@ -134,7 +134,7 @@ def _print(plan: TrainingPlan) -> None:
             ],
             [
                 "time",
-                f"{console.duration(plan.epoch_seconds)} an epoch and its validation, "
+                f"{console.duration(plan.epoch_seconds)} an epoch without its validation, "
                 f"judged by {plan.timed_steps} of its steps",
             ],
         ],
