@@ -71,8 +71,8 @@ REFUSALS = (
     r"available|visible|supplied|to (?:describe|summari[sz]e))",
     rf"(?:could|can|would) you (?:please )?(?:provide|upload|share|attach|send|give|paste)\b[^.!?\n]{{0,60}}{_PICTURE}",
     rf"(?:please|kindly) (?:provide|upload|share|attach|send|paste|supply|give)\b[^.!?\n]{{0,60}}{_PICTURE}",
-    r"(?:it (?:seems|looks like|appears)(?: like| that)?) [^.!?\n]{0,30}(?:\b(?:no|not|missing|forgot|empty)|n['’]t)\b"
-    r"[^.!?\n]{0,40}",
+    rf"it (?:seems|looks|appears) (?:like |that )?(?:there (?:is|was) )?(?:no {_PICTURE}\b|"
+    rf"(?:you|(?:the|your) {_PICTURE})\b[^.!?\n]{{0,30}}?(?:\b(?:not|missing|forgot|empty)\b|n['’]t\b))",
     r"(?:the|this|your) (?:image|picture|photo|request|content)\b[^.!?\n]{0,20}\b(?:violates|cannot be|can['’]?t be|"
     r"could not be|couldn['’]?t be|did not load|didn['’]?t load|failed to load|is not available)",
     r"(?:n/a|none|null|unknown|not applicable|no description(?: available)?)\W*$",

@@ -37,6 +37,8 @@ REFUSALS = [
     "There is no image attached.",
     "It seems that no image was attached. Could you share it?",
     "It looks like the image didn't load.",
+    "It appears that you forgot to attach the picture.",
+    "It seems there is no text here.",
     "Please provide the image you would like me to describe.",
     "Could you please upload the picture?",
     "I need more information about the item.",
@@ -77,6 +79,7 @@ DESCRIPTIONS = [
     "Very, very, very soft wool; a blanket for a child, with bears, bears and more bears.",
     "红色运动鞋，鞋面透气，鞋底柔软，适合日常跑步和健身。",
     "Ein hoher grüner Becher, glasiert, mit breitem Henkel. Er fasst einen halben Liter.",
+    "It seems that the two should not meet, and they do: a comedy of errors on a train.",
     "Please Don't Eat the Daisies is a comedy about a family that moves to the country.",
     "None but the Lonely Heart is a drama set in the East End of London.",
 ]
