@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore import items, publish, schema
-from featurestore.indexes import RECALL
+from featurestore.indexes import RECALL, Wanted
 from featurestore.schema import ValueKind
 
 if TYPE_CHECKING:
     from featurestore.publish import Ready
+    from featurestore.recipe import Recipe
     from featurestore.release import Release
     from featurestore.store import Store
 
 FLOAT = 4  # bytes
-COPIES = 2  # of a vector: in the matrix, and about as much in its index
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _feature(ready: Ready, name: str, same_items: bool) -> FeaturePlan:
     if recipe is not None and table in ready.versions:
         then = ready.latest.manifest["tables"].get(table) if ready.latest else None
         kept = bool(facts and facts["files"]) and then == ready.versions[table] and same_items
-        size = 0 if kept else _bytes(recipe.value, state.current, recipe.dim or 0)
+        size = 0 if kept else _bytes(recipe, state.current, ready.wanted[name])
     before = facts["recipe_id"] if facts else None
     return FeaturePlan(
         feature=name,
@@ -116,10 +116,14 @@ def _feature(ready: Ready, name: str, same_items: bool) -> FeaturePlan:
     )
 
 
-def _bytes(kind: ValueKind, values: int, dim: int) -> int | None:
-    if kind is ValueKind.TEXT:
-        return 0  # a column of the catalogue
-    return COPIES * FLOAT * values * dim if kind is ValueKind.VECTOR else None
+def _bytes(recipe: Recipe, values: int, wanted: Wanted) -> int | None:
+    """Of the matrix and its index: a second copy if exact, half a byte for every two numbers and a length if not."""
+    if recipe.value is not ValueKind.VECTOR:
+        return (
+            0 if recipe.value is ValueKind.TEXT else None
+        )  # a column of the catalogue; unknown how many vectors
+    matrix = FLOAT * values * (recipe.dim or 0)
+    return matrix + (matrix // 16 + FLOAT * values if wanted.approximate(values) else matrix)
 
 
 def _like(latest: Release | None, name: str, then: int, now: int) -> int | None:

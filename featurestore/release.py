@@ -283,6 +283,16 @@ class Release:
         return TextIndex.open(folder)
 
     @property
+    def recall(self) -> float:
+        """The recall@10 that its approximate indexes were asked for; the usual one where it has none."""
+        from featurestore.indexes import RECALL
+
+        asked = [
+            facts["index"].get("target") for facts in self.manifest["features"].values() if "index" in facts
+        ]
+        return min((float(target) for target in asked if target is not None), default=RECALL)
+
+    @property
     def searchable(self) -> list[str]:
         """The features that items can be compared by."""
         return [name for name in self.features if self.facts(name)["kind"] == ValueKind.VECTOR]

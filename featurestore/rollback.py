@@ -72,7 +72,7 @@ def rollback(
             if report.tables or intent["changed"]:
                 pending.begin(store.root, "rollback", intent)
                 finish(store, intent)
-        made = store.publish(allow_stale=True)
+        made = store.publish(allow_stale=True, recall=chosen.recall)
     return replace(report, published=made.name)
 
 
@@ -89,7 +89,7 @@ def finish(store: Store, intent: dict[str, Any]) -> None:
         files.write_text(store.root / defs.FILE, intent["definitions"])
     defs.Lock(store.root / defs.LOCK_FILE).write(intent["lock"])
     journal.record(store.root, "rollback", release=intent["release"], tables=sorted(intent["tables"]))
-    store.publish(allow_stale=True)  # as it was published then, with what was not current
+    store.publish(allow_stale=True, recall=intent["recall"])  # as then, with what was not current
     pending.done(store.root)
 
 
@@ -118,6 +118,7 @@ def _intent(store: Store, chosen: Release) -> dict[str, Any]:
         "lock": lock,
         "changed": text != store.definitions_text() or lock != defs.entries(store.locked()),
         "unpublished": _unpublished(store, today),
+        "recall": chosen.recall,
     }
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# before torch and FAISS bring an OpenMP each: idle threads that spin make both many times slower on a busy machine
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 import pytest
 from hypothesis import settings

@@ -99,6 +99,8 @@ def test_another_recall_makes_another_index_and_release_and_the_same_one_does_no
     assert _facts(second)["target"] == 0.95
     entries = [served.facts("vector")["files"]["index"]["derived"] for served in (first, second)]
     assert entries[0] != entries[1]
+    store.rollback("0001")
+    assert _facts(store.release())["target"] == store.release().recall == 0.9
 
 
 def test_an_exact_index_does_not_depend_on_the_recall(store: Store) -> None:
