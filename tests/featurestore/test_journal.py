@@ -13,12 +13,13 @@ def line(verb: str, ago: timedelta) -> dict[str, Any]:
     return {"verb": verb, "at": (datetime.now(UTC) - ago).isoformat(timespec="seconds")}
 
 
-LINES = [
-    line("init", timedelta(days=9)),
-    line("ingest", timedelta(days=3)),
-    line("publish", timedelta(hours=30)),
-    line("ingest", timedelta(minutes=5)),
-]
+def lines() -> list[dict[str, Any]]:
+    return [
+        line("init", timedelta(days=9)),
+        line("ingest", timedelta(days=3)),
+        line("publish", timedelta(hours=30)),
+        line("ingest", timedelta(minutes=5)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -35,13 +36,14 @@ LINES = [
     ],
 )
 def test_lines_are_chosen_by_verb_time_and_number(asked: dict[str, Any], kept: list[int]) -> None:
-    assert journal.select(LINES, **asked) == [LINES[place] for place in kept]
+    written = lines()
+    assert journal.select(written, **asked) == [written[place] for place in kept]
 
 
 def test_a_time_that_is_none_and_a_verb_that_never_wrote_are_refused() -> None:
     with pytest.raises(BadInput, match="no time"):
-        journal.select(LINES, since="yesterday")
+        journal.select(lines(), since="yesterday")
     with pytest.raises(NotFound) as wrong:
-        journal.select(LINES, verb="ingset")
+        journal.select(lines(), verb="ingset")
     assert wrong.value.remedy == "did you mean 'ingest'?"
     assert journal.select([], verb="ingest") == []
