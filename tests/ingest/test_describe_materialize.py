@@ -20,6 +20,7 @@ from ingest.describe.base import Answer, Request
 from ingest.estimate import estimate
 from ingest.load import ingest
 from ingest.materialize import FeatureReport, materialize
+from tests.ingest import tiny_vlms
 from tests.ingest.catalogue import ROWS, edited, fill, scribble
 from tests.ingest.faulty_endpoint import Endpoint, serving
 from tests.ingest.teller import Teller, TellerMaker, plain
@@ -193,7 +194,7 @@ def test_a_changed_prompt_makes_its_feature_and_what_reads_it_stale_and_no_other
     assert store.status().current
     recipes = store.recipes()
     files.write_text(store.root / "image.md", PROMPTS["image"] + "Say more.\n")
-    waiting = {f.name: f.missing for f in store.status().features}
+    waiting = {f.name: f.missing + f.blocked for f in store.status().features}
     assert {name for name, missing in waiting.items() if missing} == {"seen", "whole", "vector"}
     found = reports(store)
     assert {name for name, report in found.items() if report.computed} == {"seen", "whole", "vector"}
@@ -550,3 +551,20 @@ def test_an_endpoint_is_never_asked_for_an_estimate_but_its_earlier_answers_are(
     assert (told.usage.sample, told.usage.tokens) == (2, 10 * 10)
     assert told.usage.cost == pytest.approx(10 * 3 * 1000 / 1e6)
     assert told.usage.seconds is not None
+
+
+def test_a_model_in_this_process_describes_through_the_same_path(store: Store) -> None:
+    """A tiny one with random weights: what it says means nothing, that it is asked once and kept does."""
+    files.write_text(store.root / "both.md", PROMPTS["both"])
+    declare(
+        store,
+        one(max_tokens=8).replace('"teller"', '"transformers"')
+        + f'model = "{tiny_vlms.vlm("qwen2_5_vl")}"\n',
+    )
+    fill(store)
+    found = reports(store, device="cpu")["told"]
+    assert (found.ok + found.error, found.no_input) == (4, 2)
+    rows = [row for row in cells(store).values() if row[schema.STATUS] != "no_input"]
+    assert all(row[schema.PROMPT_TOKENS] > 8 and row[schema.COMPLETION_TOKENS] <= 8 for row in rows)
+    assert all(row[schema.RAW] is not None and not row[schema.TRANSIENT] for row in rows)
+    assert materialize(store).computed == 0
