@@ -16,6 +16,7 @@ from featurestore.recipe import Recipe
 from featurestore.schema import Status, ValueKind
 from featurestore.store import Store
 from ingest.encode import base
+from ingest.encode.models import Models
 from ingest.load import ingest
 from ingest.materialize import FeatureReport, materialize
 from tests.ingest import tiny_models
@@ -63,7 +64,8 @@ def test_vectors_are_the_encoders_own(store: Store) -> None:
     assert recipe is not None
     ids, values = store.matrix("image")
     assert ids.tolist() == ["a", "b", "c", "d"]
-    encoder = base.maker("embed_image", "color_texture").load(recipe, None)  # type: ignore[arg-type]
+    tools = base.Tools(Models(store.root), store.artifacts)
+    encoder = base.maker("embed_image", "color_texture").load(recipe, tools)
     red = encoder.encode([encoder.prepare(tiny_models.picture("#c03030"))])[0]
     np.testing.assert_allclose(values[0], red, atol=1e-6)
     np.testing.assert_array_equal(values[0], values[3])
@@ -287,7 +289,7 @@ def test_an_interruption_keeps_what_was_committed_and_the_next_call_does_the_res
 def test_a_slow_encoder_commits_by_the_clock(
     store: Store, seen: SeenMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.materialize.COMMIT_SECONDS", -1.0)
+    monkeypatch.setattr("ingest.cells.COMMIT_SECONDS", -1.0)
     fill(store, [{"item_id": f"i{n}", "title": f"title {n}"} for n in range(8)])
     seen.encoder.batch_size = 2
     materialize(store)
