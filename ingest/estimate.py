@@ -27,6 +27,7 @@ from featurestore.artifacts import Artifacts
 from featurestore.errors import ModelUnavailable
 from featurestore.schema import State
 from ingest import materialize, resolve
+from ingest.cells import Groups
 from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
@@ -230,7 +231,7 @@ class _Asked:
         plan = cells.plan(self.store.tables, self.recipes, definition.name)
         todo = self.chosen.of(plan)
         full = todo.filter(todo["has_input"])
-        ids = materialize.Groups(full).first if len(full) else full[schema.ITEM_ID]
+        ids = Groups(full).first if len(full) else full[schema.ITEM_ID]
         blocked = _count(plan, State.BLOCKED)
         usage = Usage(notes=("what it reads would be computed first",) if blocked else ())
         unfitted = reason is not None and _to_fit(definition, recipe)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from featurestore.definitions import FeatureDef
     from featurestore.recipe import Recipe
     from featurestore.store import Store
+    from ingest.cells import Groups, Sink
     from ingest.encode.base import Tools
-    from ingest.materialize import Groups, Sink
 
 CHUNK = 256  # requests that a describer is given at once
 CHUNK_PIXELS = 64_000_000  # and pixels in them: 192 MB
