@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurestore import features, gc, quarantine, schema
+from dualview import housekeeping
+from featurestore import features, quarantine, schema
 from featurestore import release as releases
 from featurestore.search import similar
 from featurestore.store import Store
@@ -73,7 +74,11 @@ def roll_back(store: Store, shop: Path) -> None:
 
 
 def free(store: Store, shop: Path) -> None:
-    gc.collect(store, keep=1, old_recipes=True, grace=0.0)
+    housekeeping.gc(store, keep=1, old_recipes=True, grace=0.0)
+
+
+def forget(store: Store, shop: Path) -> None:
+    housekeeping.forget(store, users=["u7"], items=["i10"])
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Verb:
         if self.run is learn:
             found["learnt"] = learnt(store)
         if self.run is free:
-            left = gc.collect(store, keep=1, old_recipes=True, grace=0.0, dry_run=True).freed
+            left = housekeeping.gc(store, keep=1, old_recipes=True, grace=0.0, dry_run=True).freed
             found["waste"] = [each.kind for each in left if each.kind != "caches"]
         return found
 
@@ -104,6 +109,7 @@ LIFE = (
     Verb("second materialize", compute, "two"),
     Verb("second publish", publish, "two"),
     Verb("rollback", roll_back, "two"),
+    Verb("forget", forget, "two"),
     Verb("gc", free, "two"),
 )
 
