@@ -1,7 +1,8 @@
 """Cells of features: what each should be computed from, where it stands, and how results are written and read.
 
 What has to be computed is one DuckDB query over the items and the feature tables, never a guess. A cell's `input_hash`
-is the hash of its inputs' texts, of its picture's sha256 and of the `value_hash` of the features it reads; vectors are
+is the hash of its inputs' texts, of its picture's sha256 and of the `value_hash` of the features it reads (none where
+that cell has no value: it had no input, or failed and is not tried again by itself); vectors are
 never hashed, since an encoder's last bits depend on the batch. An input is hashed as its text with its length before
 it, so that (ab, c) differs from (a, bc) and NULL from ""; 1 and "1" do not differ, as a column's type is fixed.
 """
@@ -232,7 +233,7 @@ def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists
             above = name.removeprefix(FEATURE).split("@", 1)[0]
             alias = f"u{len(joins)}"
             joins.append(f"JOIN {_step(above)} {alias} USING (item_id)")
-            blocked.append(f"{alias}.state <> '{State.CURRENT}'")
+            blocked.append(f"NOT ({alias}.state = '{State.CURRENT}' OR {_given_up(alias)})")
             text = f"CASE WHEN {alias}.state = '{State.CURRENT}' THEN {alias}.value_hash END"
             says = f"{text} IS NOT NULL"
         else:
@@ -264,6 +265,13 @@ def _one_step(feature: str, recipe: Recipe, columns: dict[str, pa.Field], exists
                 {" OR ".join(blocked) or "false"} AS blocked
             FROM items i {" ".join(joins)} WHERE i.{schema.DELETED} IS NOT TRUE
         ) w LEFT JOIN ({own}) r USING (item_id)"""
+
+
+def _given_up(cell: str) -> str:
+    """Whether a cell failed and is not tried again by itself: to what reads it, it is an input that is not there."""
+    return (
+        f"({cell}.state = '{State.FAILED}' AND (NOT {cell}.transient OR {cell}.attempts >= {MAX_ATTEMPTS}))"
+    )
 
 
 def _text_of(column: str, columns: dict[str, pa.Field], feature: str) -> str:

@@ -72,7 +72,7 @@ class State(StrEnum):
     MISSING = "missing"  # never computed
     STALE = "stale"  # its input changed since
     FAILED = "failed"  # an error on today's input
-    BLOCKED = "blocked"  # a feature it is computed from is not current
+    BLOCKED = "blocked"  # a feature it is computed from is still to be computed
 
 
 class ValueKind(StrEnum):

@@ -118,7 +118,7 @@ class Model:
         return above.value if above and self.state("upper", name) is State.CURRENT else None
 
     def state(self, feature: str, name: str) -> State:
-        if feature == "vector" and self.state("upper", name) is not State.CURRENT:
+        if feature == "vector" and self.state("upper", name) is not State.CURRENT and not self.given_up(name):
             return State.BLOCKED
         cell = self.cells[feature].get(name)
         if cell is None:
@@ -126,6 +126,12 @@ class Model:
         if cell.seen != self.input(feature, name):
             return State.STALE
         return State.FAILED if cell.status is Status.ERROR else State.CURRENT
+
+    def given_up(self, name: str) -> bool:
+        if self.state("upper", name) is not State.FAILED:
+            return False
+        cell = self.cells["upper"][name]
+        return not cell.transient or cell.attempts >= features.MAX_ATTEMPTS
 
     def work(self, feature: str, failed: bool) -> list[str]:
         found = []
@@ -255,10 +261,27 @@ def test_an_upstream_without_input_does_not_block_but_counts_as_no_input(tables:
     assert (row["state"], row["has_input"]) == ("missing", False)
 
 
-def test_an_upstream_error_blocks(tables: Tables) -> None:
+def test_an_upstream_error_blocks_while_it_is_tried_again_and_is_no_input_afterwards(tables: Tables) -> None:
+    put_items(tables, item("a"))
+    for _ in range(features.MAX_ATTEMPTS):
+        put_cells(tables, "upper", ["a"], Status.ERROR, transient=True)
+    assert states(tables, "vector") == {"a": "missing"}
+    put_items(tables, item("a", "edited"))
+    put_cells(tables, "upper", ["a"], Status.ERROR, transient=True)
+    assert states(tables, "vector") == {"a": "blocked"}
+
+
+def test_what_reads_a_value_that_failed_for_good_has_no_input_until_it_succeeds(tables: Tables) -> None:
     put_items(tables, item("a"))
     put_cells(tables, "upper", ["a"], Status.ERROR)
-    assert states(tables, "vector") == {"a": "blocked"}
+    row = row_of(tables, "vector", "a")
+    assert (row["state"], row["has_input"]) == ("missing", False)
+    put_cells(tables, "vector", ["a"], Status.NO_INPUT)
+    assert states(tables, "vector") == {"a": "current"}
+    assert todo(tables, "upper", failed=True) == ["a"]
+    put_cells(tables, "upper", ["a"])
+    assert states(tables, "vector") == {"a": "stale"}
+    assert row_of(tables, "vector", "a")["has_input"]
 
 
 def test_a_transient_error_is_tried_three_times_and_a_new_input_starts_anew(tables: Tables) -> None:
