@@ -7,13 +7,14 @@ then published, so that "latest" serves the old content; derived files are share
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featurestore import definitions as defs
 from featurestore import files, journal, pending, schema
 from featurestore import release as releases
-from featurestore.errors import BadInput, Conflict
+from featurestore.errors import BadInput, Conflict, Stale
 from featurestore.release import Release
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def rollback(
     again, or by the next verb that writes.
 
     Raises NotFound, Conflict where something is not published or the store is being written, BadInput for a release
-    that does not hold what the recipes of its features were.
+    that does not hold what the recipes of its features were, or of which every item was forgotten.
     """
     if dry_run:
         chosen = releases.open(store.root, release)
@@ -59,19 +60,18 @@ def rollback(
     going_on = pending.read(store.root)
     with store.lock("rollback", wait):  # which finishes what was begun
         chosen = releases.open(store.root, release)
-        if going_on is not None and going_on.get("release") == chosen.name:
+        intent = _intent(store, chosen)
+        if intent["unpublished"] and not discard:
+            raise Conflict(
+                f"no release holds what was written since: {', '.join(intent['unpublished'])}",
+                remedy="publish first, or give it up: --discard",
+            )
+        report = _report(chosen.name, intent, dry_run=False)
+        if report.tables or intent["changed"]:
+            pending.begin(store.root, "rollback", intent)
+            finish(store, intent)
+        elif going_on is not None and going_on.get("release") == chosen.name:
             report = _report(chosen.name, going_on, dry_run=False)
-        else:
-            intent = _intent(store, chosen)
-            if intent["unpublished"] and not discard:
-                raise Conflict(
-                    f"no release holds what was written since: {', '.join(intent['unpublished'])}",
-                    remedy="publish first, or give it up: --discard",
-                )
-            report = _report(chosen.name, intent, dry_run=False)
-            if report.tables or intent["changed"]:
-                pending.begin(store.root, "rollback", intent)
-                finish(store, intent)
         made = store.publish(allow_stale=True, recall=chosen.recall)
     return replace(report, published=made.name)
 
@@ -89,12 +89,20 @@ def finish(store: Store, intent: dict[str, Any]) -> None:
         files.write_text(store.root / defs.FILE, intent["definitions"])
     defs.Lock(store.root / defs.LOCK_FILE).write(intent["lock"])
     journal.record(store.root, "rollback", release=intent["release"], tables=sorted(intent["tables"]))
-    store.publish(allow_stale=True, recall=intent["recall"])  # as then, with what was not current
+    with suppress(
+        BadInput, Stale
+    ):  # `rollback` publishes again, and says why it cannot; nobody else is held up by it
+        store.publish(allow_stale=True, recall=intent["recall"])  # as then, with what was not current
     pending.done(store.root)
 
 
 def _intent(store: Store, chosen: Release) -> dict[str, Any]:
     """All that is to be done: version of each table before and to go back to, tables that were not there yet, files."""
+    if not chosen.n_items:
+        raise BadInput(
+            f"release {chosen.name} holds no items any more: all of them were forgotten",
+            remedy="choose another release: dualview releases",
+        )
     pinned: dict[str, int] = chosen.manifest["tables"]
     today = {name: store.tables.version(name) for name in store.tables.names()}
     lost = sorted(name for name in pinned if name not in today)

@@ -14,6 +14,7 @@ import pytest
 from featurestore import definitions as defs
 from featurestore import failpoints, files, interactions, pending
 from featurestore.errors import BadInput, Conflict, NotFound
+from featurestore.forget import forget
 from featurestore.recipe import Recipe
 from featurestore.store import Store
 from tests.featurestore import shop
@@ -137,6 +138,32 @@ def test_a_release_of_an_earlier_version_is_rolled_back_to_while_its_recipes_are
         store.rollback("0001", discard=True)
 
 
+def test_a_release_of_which_all_was_forgotten_is_refused_and_nothing_is_begun(store: Store) -> None:
+    forget(store, items=shop.ids())
+    shop.upsert(store, pa.table({"item_id": ["new"], "title": ["New"]}))
+    store.publish(allow_stale=True)
+    with pytest.raises(BadInput, match="0001 holds no items any more"):
+        store.rollback("0001")
+    with store.lock("ingest"):
+        assert store.tables.read("items")["item_id"].to_pylist() == ["new"]
+
+
+def test_a_rollback_whose_content_cannot_be_published_holds_up_no_other_verb(store: Store) -> None:
+    intent = {
+        "release": "0001",
+        "tables": {},
+        "clear": {"items": store.tables.version("items")},
+        "definitions": store.definitions_text(),
+        "kept_as": None,
+        "lock": defs.entries(store.locked()),
+        "recall": 0.99,
+    }
+    pending.begin(store.root, "rollback", intent)
+    shop.upsert(store, pa.table({"item_id": ["new"], "title": ["New"]}))
+    assert pending.read(store.root) is None
+    assert store.tables.read("items")["item_id"].to_pylist() == ["new"]
+
+
 MOMENTS = (
     "after table items",
     "after journal publish",
@@ -160,6 +187,7 @@ def test_a_rollback_that_was_killed_is_completed_by_running_it_again(store: Stor
     report = store.rollback("0001")
     assert pending.read(store.root) is None
     assert report.published == "0003"
+    assert "interactions" in report.tables
     assert store.release("latest").name == "0003"
     assert state(store) == then
     assert store.diff("0001", "latest").same
