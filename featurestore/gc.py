@@ -11,6 +11,7 @@ Releases go only where that is asked for (`keep`), and tables of recipes that ar
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -118,21 +119,29 @@ def discard(path: Path) -> None:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Bytes of a file, or of all files in a folder. One that a writer takes away meanwhile does not count."""
     total = 0
-    for file in path.rglob("*") if path.is_dir() else [path]:
-        with suppress(FileNotFoundError):  # a passing file
-            total += file.stat().st_size if file.is_file() else 0
+    for file in _below(path):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size
     return total
 
 
 def fresh(path: Path) -> bool:
-    """Whether something under `path` was written within the last day."""
-    newest = path.stat().st_mtime
-    for file in path.rglob("*"):
-        with suppress(FileNotFoundError):
-            newest = max(newest, file.stat().st_mtime)
+    """Whether `path` or something under it was written within the last day; what is gone by now was just in use."""
+    try:
+        newest = max(file.stat().st_mtime for file in (path, *_below(path)))
+    except FileNotFoundError:
+        return True
     return newest > time.time() - FRESH_SECONDS
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """A file itself, or all files in a folder. Unlike rglob it bears with folders that go away meanwhile."""
+    if path.is_file():
+        yield path
+    for folder, _, names in os.walk(path):
+        yield from (Path(folder, name) for name in names)
 
 
 def _report(waste: list[Waste], going: list[str], kept: dict[str, str], *, dry_run: bool) -> GcReport:
@@ -213,10 +222,10 @@ def _interrupted(root: Path) -> Iterator[Waste]:
     for path in _leftovers(root.iterdir()):
         yield _whole(INTERRUPTED, path)
     for folder in ("releases", "derived", "artifacts", "tables"):
-        for path in _leftovers((root / folder).rglob("*.part")):
+        for path in _leftovers(_parts(root / folder)):
             yield _whole(INTERRUPTED, path)
     for folder in ("runs", "cache"):
-        for path in _leftovers((root / folder).rglob("*.part")):
+        for path in _leftovers(_parts(root / folder)):
             if not fresh(path):
                 yield _whole(INTERRUPTED, path)
     for path in (root / "releases").glob("*/"):
@@ -225,6 +234,11 @@ def _interrupted(root: Path) -> Iterator[Waste]:
     for path in (root / "tables").glob("*.lance"):
         if not any((path / "_versions").glob("*.manifest")):
             yield _whole(INTERRUPTED, path)
+
+
+def _parts(root: Path) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        yield from (Path(folder, name) for name in (*folders, *names) if name.endswith(".part"))
 
 
 def _leftovers(paths: Iterable[Path]) -> list[Path]:

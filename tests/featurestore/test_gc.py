@@ -218,3 +218,8 @@ def test_many_small_updates_leave_few_versions_and_fragments(store: Store) -> No
     assert store.tables.count("items", pinned.manifest["tables"]["items"]) == shop.N_ITEMS
     titles = store.tables.read("items", ["item_id", "title"]).to_pylist()
     assert {"item_id": "i000", "title": "edit 0"} in titles
+
+
+def test_a_file_that_is_gone_by_the_time_it_is_looked_at_counts_as_one_in_use(tmp_path: Path) -> None:
+    assert gc.fresh(tmp_path / ".gone.part")
+    assert gc.size(tmp_path / ".gone.part") == 0
