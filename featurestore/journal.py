@@ -77,11 +77,11 @@ UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def _moment(text: str) -> datetime:
-    if ago := AGO.fullmatch(text):
-        return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
         moment = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # so long ago is before our calendar
         raise BadInput(
             f"'{text}' is no time", remedy="write a date as 2026-11-21, or how long ago as 90m, 36h or 7d"
         ) from None

@@ -143,7 +143,7 @@ def prepare(
     unchanged = False
     if latest and latest.manifest["inputs"] == inputs and tag in (None, latest.tag):
         unchanged = not latest.verify(content=False)
-    elif tag is not None and tag in (releases.open(store.root, name).tag for name in known):
+    elif tag is not None and tag in (release.tag for release in releases.every(store.root)):
         raise Conflict(f"there is a release with the tag '{tag}'", remedy="choose another tag")
     name = f"{int(known[-1]) + 1 if known else 1:04d}"
     return Ready(name, versions, active, wanted, status, inputs, latest, unchanged)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import bisect
 import difflib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -32,7 +33,6 @@ from featurestore.schema import ValueKind
 if TYPE_CHECKING:
     from featurestore.bm25 import TextIndex
     from featurestore.exact import Index
-    from featurestore.store import Store
 
 FORMAT = 1  # of the manifest
 LATEST = "latest"
@@ -347,17 +347,19 @@ class Release:
         return path
 
 
-def publish(store: Store, **options: Any) -> Release:
-    """Make a release of a store's tables as they are; see `featurestore.publish`, which needs the whole store."""
-    from featurestore import publish as publishing
-
-    return publishing.publish(store, **options)
-
-
 def names(root: str | Path) -> list[str]:
     """Names of all releases, oldest first. One without a manifest was never finished and is none."""
     found = [path.parent.name for path in (Path(root) / "releases").glob(f"*/{MANIFEST}")]
     return sorted((name for name in found if name.isdigit()), key=int)
+
+
+def every(root: str | Path) -> list[Release]:
+    """All releases, oldest first, but for one that `gc` takes away in this moment."""
+    found = []
+    for name in names(root):
+        with suppress(FileNotFoundError):
+            found.append(Release(root, _manifest(root, name)))
+    return found
 
 
 def open(root: str | Path, name: str = LATEST) -> Release:
@@ -368,22 +370,18 @@ def open(root: str | Path, name: str = LATEST) -> Release:
     known = names(root)
     if not known:
         raise NotFound(f"nothing was published in {root}", remedy=f"dualview publish {root}")
-    if name == LATEST:
-        return Release(root, _manifest(root, known[-1]))
-    if name.isdigit():
-        for other in known:
-            if int(other) == int(name):
-                return Release(root, _manifest(root, other))
-    tags: dict[str, dict[str, Any]] = {}
-    for other in known:
-        manifest = _manifest(root, other)
-        if manifest["tag"]:
-            tags[manifest["tag"]] = manifest
+    numbered = {str(int(other)): other for other in known}
+    chosen = known[-1] if name == LATEST else numbered.get(name.lstrip("0"))
+    if chosen is not None:
+        try:
+            return Release(root, _manifest(root, chosen))
+        except FileNotFoundError:  # `gc` took it away since it was listed
+            return open(root, name)
+    tags = {release.tag: release for release in every(root) if release.tag}
     if name in tags:
-        return Release(root, tags[name])
-    raise NotFound(
-        f"there is no release '{name}' in {root}", remedy=did_you_mean(name, [*known, *tags, LATEST])
-    )
+        return tags[name]
+    near = did_you_mean(name, [*known, *tags, LATEST])
+    raise NotFound(f"there is no release '{name}' in {root}", remedy=near)
 
 
 def _manifest(root: str | Path, name: str) -> dict[str, Any]:

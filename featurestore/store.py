@@ -244,9 +244,9 @@ class Store:
         wait: float | None = None,
     ) -> Release:
         """Make a release of today's tables; see `featurestore.publish.publish`."""
-        from featurestore import release
+        from featurestore import publish
 
-        return release.publish(self, tag=tag, allow_stale=allow_stale, recall=recall, wait=wait)
+        return publish.publish(self, tag=tag, allow_stale=allow_stale, recall=recall, wait=wait)
 
     def plan_publish(
         self, *, tag: str | None = None, allow_stale: bool = False, recall: float = 0.99
@@ -266,7 +266,7 @@ class Store:
         """All releases, newest first."""
         from featurestore import release
 
-        return [release.open(self.root, name) for name in reversed(release.names(self.root))]
+        return release.every(self.root)[::-1]
 
     def diff(self, before: str, after: str = "latest") -> ReleaseDiff:
         """What is other in one release than in another; "today" stands for the tables as they are. See

@@ -43,6 +43,8 @@ def test_lines_are_chosen_by_verb_time_and_number(asked: dict[str, Any], kept: l
 def test_a_time_that_is_none_and_a_verb_that_never_wrote_are_refused() -> None:
     with pytest.raises(BadInput, match="no time"):
         journal.select(lines(), since="yesterday")
+    with pytest.raises(BadInput, match="'999999d' is no time"):
+        journal.select(lines(), since="999999d")
     with pytest.raises(NotFound) as wrong:
         journal.select(lines(), verb="ingset")
     assert wrong.value.remedy == "did you mean 'ingest'?"

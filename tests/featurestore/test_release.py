@@ -309,6 +309,39 @@ def test_releases_are_found_by_name_number_and_tag(store: Store) -> None:
         store.release("3")
 
 
+def test_releases_that_are_taken_away_while_they_are_looked_up_are_passed_over(tmp_path: Path) -> None:
+    def manifest(number: int) -> Path:
+        return tmp_path / "releases" / f"{number:04d}" / "manifest.json"
+
+    def add(number: int) -> None:
+        manifest(number).parent.mkdir(parents=True)
+        text = json.dumps({"format": 1, "name": f"{number:04d}", "tag": f"tag{number}"})
+        manifest(number).with_suffix(".part").write_text(text)
+        manifest(number).with_suffix(".part").rename(manifest(number))
+
+    def churn() -> None:
+        for number in range(51, 1000):
+            add(number)
+            shutil.rmtree(manifest(number - 49).parent)
+
+    for number in range(1, 51):
+        add(number)
+    publisher = threading.Thread(target=churn)
+    publisher.start()
+    while publisher.is_alive():
+        with pytest.raises(NotFound, match="there is no release 'none'"):
+            release.open(tmp_path, "none")
+        found = [int(each.name) for each in release.every(tmp_path)]
+        assert found[0] == 1
+        assert found == sorted(found)
+        assert release.open(tmp_path).tag is not None
+    publisher.join()
+    assert [each.name for each in release.every(tmp_path)] == [
+        "0001",
+        *(f"{n:04d}" for n in range(951, 1000)),
+    ]
+
+
 def test_nothing_published_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="nothing was published"):
         release.open(tmp_path)
