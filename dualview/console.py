@@ -23,6 +23,7 @@ out = Console()
 err = Console(stderr=True)
 
 QUIET_SECONDS = 10.0
+SHORT = 16  # characters: a hash or a moment stays on one line
 
 
 def table(
@@ -41,7 +42,12 @@ def table(
             isinstance(row[place], int | float) or row[place] is None for row in listed
         )
         view.add_column(
-            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric or place == 0
+            name,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=numeric
+            or place == 0
+            or max((len(cell(row[place])) for row in listed), default=0) <= SHORT,
         )
     for row in listed:
         view.add_row(*[str(v) if plain and type(v) is int else cell(v) for v in row])
