@@ -83,11 +83,12 @@ def forget(store: Store, shop: Path) -> None:
 
 @dataclass(frozen=True)
 class Verb:
-    """One step of the life. day: of the shop as the step sees it."""
+    """One step of the life. day: of the shop as the step sees it. many: it has hundreds of moments."""
 
     name: str
     run: Callable[[Store, Path], object]
     day: str
+    many: bool = False
 
     def facts(self, store: Store) -> dict[str, Any]:
         """What must be equal after it: all that `facts` says, and after a gc that nothing is left to free."""
@@ -109,7 +110,7 @@ LIFE = (
     Verb("second materialize", compute, "two"),
     Verb("second publish", publish, "two"),
     Verb("rollback", roll_back, "two"),
-    Verb("forget", forget, "two"),
+    Verb("forget", forget, "two", many=True),
     Verb("gc", free, "two"),
 )
 
