@@ -96,10 +96,11 @@ class Shelf:
         return path.is_file() and bool(path.stat().st_size == entry["bytes"])
 
     def _whole(self, name: str) -> Made | None:
-        if not (self.folder / name / FACTS).exists():
+        try:
+            kept = files.read_json(self.folder / name / FACTS)
+            found = _made(name, kept["files"], kept["facts"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or damaged: made again
             return None
-        kept = files.read_json(self.folder / name / FACTS)
-        found = _made(name, kept["files"], kept["facts"])
         return found if all(self.has(entry) for entry in found.files.values()) else None
 
 

@@ -166,7 +166,7 @@ def _plan(
     grace: float,
 ) -> tuple[list[Waste], list[str], dict[str, str]]:
     """What goes, in the order in which it has to; the releases among it; older ones that stay, with the reason."""
-    known = [releases.open(store.root, name) for name in releases.names(store.root)]
+    known = releases.every(store.root)
     old = known[:-keep] if keep is not None else []
     kept = {r.name: f"tag {r.tag}" for r in old if r.tag} | {
         r.name: needed[r.name] for r in old if r.name in needed

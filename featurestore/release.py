@@ -39,6 +39,7 @@ LATEST = "latest"
 MANIFEST = "manifest.json"
 TEXT = "text/"  # before the names of the text index's files
 MASKS = 64  # filters whose masks a release keeps
+SPELLED = "ids are those of the ingested catalogue, as spelled there"
 
 Strings = npt.NDArray[np.str_]
 Float32 = npt.NDArray[np.float32]
@@ -89,9 +90,8 @@ class Release:
         self.mask = lru_cache(maxsize=MASKS)(self._mask)
 
     def __repr__(self) -> str:
-        return (
-            f"Release({self.name!r}, {self.n_items:,} items, features {', '.join(self.features) or 'none'})"
-        )
+        served = ", ".join(self.features) or "none"
+        return f"Release({self.name!r}, {self.n_items:,} items, features {served})"
 
     # ---- what it is
 
@@ -170,11 +170,7 @@ class Release:
         row = self._rows.get(item_id)
         if row is None:
             near = self._near(item_id)
-            hint = (
-                f"did you mean '{near}'?"
-                if near
-                else "ids are those of the ingested catalogue, as spelled there"
-            )
+            hint = f"did you mean '{near}'?" if near else SPELLED
             raise NotFound(f"release {self.name} has no item '{item_id}'", remedy=hint)
         return row
 
@@ -230,14 +226,12 @@ class Release:
                 )
             stored = facts["files"]
             rows = np.load(self._path(stored["rows"]), allow_pickle=False)
-            self._matrices[feature] = FeatureMatrix(
-                ids=self.ids if len(rows) == self.n_items else self.ids[rows],
-                rows=rows,
-                values=np.load(self._path(stored["values"]), mmap_mode="r", allow_pickle=False),
-                offsets=np.load(self._path(stored["offsets"]), allow_pickle=False)
-                if "offsets" in stored
-                else None,
-            )
+            values = np.load(self._path(stored["values"]), mmap_mode="r", allow_pickle=False)
+            offsets = None
+            if "offsets" in stored:
+                offsets = np.load(self._path(stored["offsets"]), allow_pickle=False)
+            ids = self.ids if len(rows) == self.n_items else self.ids[rows]
+            self._matrices[feature] = FeatureMatrix(ids, rows, values, offsets)
         return self._matrices[feature]
 
     def index(self, feature: str) -> Index:
@@ -310,9 +304,7 @@ class Release:
     # ---- files
 
     def paths(self, feature: str) -> dict[str, Path]:
-        """The derived files of a feature by their part: cells, rows, values, offsets, index, lengths. Raises
-        NotFound.
-        """
+        """The derived files of a feature: cells, rows, values, offsets, index, lengths. Raises NotFound."""
         return {part: self._path(entry) for part, entry in self.facts(feature)["files"].items()}
 
     def files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -386,10 +378,17 @@ def open(root: str | Path, name: str = LATEST) -> Release:
 
 def _manifest(root: str | Path, name: str) -> dict[str, Any]:
     path = Path(root) / "releases" / name / MANIFEST
-    manifest: dict[str, Any] = files.read_json(path)
-    if manifest["format"] > FORMAT:
+    try:
+        manifest: dict[str, Any] = files.read_json(path)
+        found = int(manifest["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Conflict(
+            f"{path} cannot be read: {type(error).__name__}: {error}",
+            remedy=f"restore it from a copy; or take {path.parent} away, and with it that release",
+        ) from error
+    if found > FORMAT:
         raise BadInput(
-            f"{path} has format {manifest['format']}, this version reads format {FORMAT}",
+            f"{path} has format {found}, this version reads format {FORMAT}",
             remedy="use the version of dualview that wrote it, or a newer one",
         )
     return manifest

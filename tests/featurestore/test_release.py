@@ -354,6 +354,23 @@ def test_a_manifest_of_a_newer_format_is_refused(store: Store) -> None:
         store.release()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "0001"}'])
+def test_a_damaged_manifest_is_named(store: Store, content: str) -> None:
+    (store.root / "releases" / "0001" / "manifest.json").write_text(content)
+    with pytest.raises(Conflict, match="0001/manifest.json cannot be read"):
+        store.release()
+
+
+def test_derived_files_whose_facts_are_damaged_are_made_again(store: Store) -> None:
+    before = store.release()
+    for path in (store.root / "derived").glob("*/facts.json"):
+        path.write_text("{")
+    after = store.publish(tag="again")
+    assert after.manifest["files"] == before.manifest["files"]
+    assert after.manifest["features"] == before.manifest["features"]
+    assert after.verify() == []
+
+
 def test_another_writer_is_named(store: Store) -> None:
     held, done = threading.Event(), threading.Event()
 
