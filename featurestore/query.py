@@ -29,6 +29,7 @@ Mode = Literal["vector", "keyword", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 GREATEST_K = 10_000
 GREATEST_DIVERSE_K = 1_000  # choosing diverse items compares each with all that were chosen before it
+GREATEST_WEIGHT = 1e6  # of a feature; the least is one over it
 BETA = 0.25  # measured: see docs/similar.md
 PREFERRED = ("fused", "text")  # compared by when no feature is asked for, if there
 CANCELLED = 1e-6  # length of a combined query below which its direction is rounding
@@ -144,11 +145,14 @@ def check_k(k: int) -> None:
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuse weights that are negative or not finite, and those that leave nothing to compare by. Raises BadInput."""
+    """Refuse weights that are negative or so great or small that float32 scores lose the order, and those that leave
+    nothing to compare by. Raises BadInput.
+    """
     for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
+        if not (weight == 0 or 1 / GREATEST_WEIGHT <= weight <= GREATEST_WEIGHT):
             raise BadInput(
-                f"the weight of feature '{name}' is {weight}; it must be a number of 0 or greater",
+                f"the weight of feature '{name}' is {weight}; it must be 0, or from {1 / GREATEST_WEIGHT} to "
+                f"{GREATEST_WEIGHT:,.0f}",
                 remedy="items to stay away from are given as unlike",
             )
     if not any(weights.values()):

@@ -113,8 +113,8 @@ def test_an_explanation_is_read_under_the_table(store: Store, pictured: list[str
     [
         (["-f", "text:x"], "'x' in '--feature text:x' is no number"),
         (["-f", "text:0"], "no feature has a weight above 0"),
-        (["-f", "text:-1"], "must be a number of 0 or greater"),
-        (["-f", "text:nan"], "must be a number of 0 or greater"),
+        (["-f", "text:-1"], "must be 0, or from"),
+        (["-f", "text:nan"], "must be 0, or from"),
         (["-f", "text", "-f", "text:2"], "given twice"),
         (["-f", "txet"], "did you mean 'text'"),
         (["--text", "red", "-f", "text", "-f", "image"], "feature 'image' is made from pictures"),

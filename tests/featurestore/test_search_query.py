@@ -159,9 +159,11 @@ def test_one_item_by_one_feature_is_answered_as_ever_bit_for_bit(served: Release
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ({"vector": -1.0}, "must be a number of 0 or greater"),
-        ({"vector": float("nan")}, "must be a number of 0 or greater"),
-        ({"vector": float("inf")}, "must be a number of 0 or greater"),
+        ({"vector": -1.0}, "must be 0, or from 1e-06 to 1,000,000"),
+        ({"vector": float("nan")}, "must be 0, or from 1e-06 to 1,000,000"),
+        ({"vector": float("inf")}, "must be 0, or from 1e-06 to 1,000,000"),
+        ({"vector": 1e300}, "must be 0, or from 1e-06 to 1,000,000"),
+        ({"vector": 1e-300}, "must be 0, or from 1e-06 to 1,000,000"),
         ({"vector": 0.0, "picture": 0.0}, "no feature has a weight above 0"),
         ({}, "no feature has a weight above 0"),
     ],
