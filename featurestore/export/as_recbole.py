@@ -47,6 +47,8 @@ def plan(source: Source, name: str) -> Iterator[Planned]:
     _check_ids(pc.unique(events[USER_ID]), "user")
     inter, item = _inter_fields(events), _item_fields(items)
     vectors = [f for f in source.features if source.kind(f) is ValueKind.VECTOR]
+    _check_fields("column", [column for column, _, _ in item])
+    _check_fields("feature", vectors)
     ids = items[ITEM_ID].combine_chunks()
     yield Planned(f"{name}.inter", events.nbytes, partial(_write, events, inter, ids))
     yield Planned(f"{name}.item", items.nbytes, partial(_write, items, item, None))
@@ -96,6 +98,18 @@ def _labels(column: pa.ChunkedArray) -> bool:
 def _field(name: str) -> str:
     """A name that a header can hold: it ends at a colon, and a dot would part a file's suffix."""
     return "".join("_" if c in ":. \t" else c for c in name)
+
+
+def _check_fields(what: str, names: list[str]) -> None:
+    """Refuse two that would be one field, or one file. Raises BadInput."""
+    fields: dict[str, str] = {}
+    for name in names:
+        other = fields.setdefault(_field(name), name)
+        if other != name:
+            raise BadInput(
+                f"{what}s '{other}' and '{name}' would both be '{_field(name)}' in RecBole's files",
+                remedy="rename one of them, or export to parquet",
+            )
 
 
 def _check_ids(ids: pa.ChunkedArray | pa.Array, what: str) -> None:

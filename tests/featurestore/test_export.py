@@ -175,6 +175,25 @@ def test_an_id_that_pandas_reads_as_no_value_is_refused_for_recbole(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_that_recbole_would_hold_under_one_name_are_refused(tmp_path: Path) -> None:
+    store = shop.build(tmp_path / "store", computed=())
+    shop.upsert(store, pa.table({"item_id": ["new"], "a:b": ["one"], "a_b": ["two"]}))
+    with pytest.raises(BadInput, match="columns 'a:b' and 'a_b' would both be 'a_b'"):
+        export(store.publish(allow_stale=True), tmp_path / "out", to="recbole")
+
+
+def test_features_that_recbole_would_hold_in_one_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.create(tmp_path / "store", shop.TOML.replace("vector", '"a.b"').replace("picture", "a_b"))
+    shop.upsert(store, shop.catalogue())
+    for feature, like in (("a.b", "vector"), ("a_b", "picture")):
+        monkeypatch.setitem(shop.RECIPES, feature, shop.RECIPES[like])
+        shop.materialize(store, feature)
+    with pytest.raises(BadInput, match=r"features 'a\.b' and 'a_b' would both be 'a_b'"):
+        export(store.publish(allow_stale=True), tmp_path / "out", to="recbole")
+
+
 def test_a_dry_run_lists_the_files_and_writes_nothing(release: Release, tmp_path: Path) -> None:
     for to in ("parquet", "npy", "recbole"):
         told = export(release, tmp_path / to, to=to, dry_run=True)
