@@ -357,7 +357,7 @@ def test_a_manifest_of_a_newer_format_is_refused(store: Store) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "0001"}'])
 def test_a_damaged_manifest_is_named(store: Store, content: str) -> None:
     (store.root / "releases" / "0001" / "manifest.json").write_text(content)
-    with pytest.raises(Conflict, match="0001/manifest.json cannot be read"):
+    with pytest.raises(Conflict, match=r"0001/manifest\.json cannot be read"):
         store.release()
 
 
