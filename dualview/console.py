@@ -18,12 +18,14 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
 
 QUIET_SECONDS = 10.0
 SHORT = 16  # characters: a hash or a moment stays on one line
+GAP = 2  # between columns
 
 
 def table(
@@ -34,26 +36,25 @@ def table(
     note: str | None = None,
     plain: bool = False,
 ) -> None:
-    """Print rows; numbers are right-aligned. plain: integers as they are, for values that are no counts."""
+    """Print rows; numbers are right-aligned. plain: integers as they are, for values that are no counts.
+
+    Numbers and short texts are never cut: where the terminal is too narrow for them, lines are longer than it.
+    """
     listed = [list(row) for row in rows]
     view = Table(header_style="bold", box=None, pad_edge=False)
+    needed = -GAP
     for place, name in enumerate(columns):
-        numeric = bool(listed) and all(
-            isinstance(row[place], int | float) or row[place] is None for row in listed
-        )
-        view.add_column(
-            name,
-            justify="right" if numeric else "left",
-            overflow="fold",
-            no_wrap=numeric
-            or place == 0
-            or max((len(cell(row[place])) for row in listed), default=0) <= SHORT,
-        )
+        values = [row[place] for row in listed]
+        numeric = bool(values) and all(isinstance(v, int | float) or v is None for v in values)
+        widest = max((len(Text.from_markup(cell(v))) for v in values), default=0)
+        whole = numeric or place == 0 or widest <= SHORT
+        view.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=whole)
+        needed += GAP + max(len(name), widest if whole else SHORT)
     for row in listed:
         view.add_row(*[str(v) if plain and type(v) is int else cell(v) for v in row])
     if title:  # not the table's own, which is broken to the table's width
         out.print(f"[bold]{escape(title)}[/bold]", highlight=False)
-    out.print(view)
+    Console(width=max(out.width, needed)).print(view)
     if note:
         out.print(f"[dim]{escape(note)}[/dim]")
 
@@ -265,12 +266,15 @@ def findings(found: Iterable[tuple[str, str, str, str | None]]) -> None:
     out.print(view)
 
 
+FIRST = ("item_id", "score", "title")
 HIDDEN = ("image", "_image_sha256")  # of no use in a terminal
 
 
 def ranking(found: Any) -> None:
     """Print an Arrow table of ranked items, one line each: place, id, score, then the catalogue's own columns."""
     names = [name for name in found.column_names if name not in HIDDEN]
+    first = [name for name in FIRST if name in names]  # what a narrow terminal has to show
+    names = first + [name for name in names if name not in first]
     rows = [
         # what a catalogue holds is shown as it is: a year has no thousands separator
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from dualview.commands.common import AsJson, StorePath
 
 SHOWN = 20  # entries, where no number is asked for
 FIGURES = ("NDCG@10", "HR@10")  # of an evaluation's many
+HASH = re.compile(r"[0-9a-f]{16,}")
 LONG = ("tables", "notes")  # facts that fill a screen; --json has them
 
 
@@ -75,6 +77,10 @@ def _told(entry: dict[str, Any]) -> list[str]:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return " + ".join(str(part).rsplit("/", 1)[-1] for part in value)
+    if isinstance(value, dict):
+        return " · ".join(f"{_short(part)} {key}" for key, part in value.items() if part)
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, str) and HASH.fullmatch(value):
+        return value[:8]
     return f"{value:,}" if isinstance(value, int) else str(value)
