@@ -47,15 +47,6 @@ class Artifacts:
                 target.write_bytes(data)
             return self._settle(aside)
 
-    def put_folder(self, source: str | Path) -> str:
-        """Keep a copy of a folder, its hidden files left out; returns its sha256."""
-        with self._aside() as aside:
-            shutil.copytree(source, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-            return self._settle(aside)
-
-    def put_bytes(self, name: str, data: bytes) -> str:
-        return self.put({name: data})
-
     def verify(self, sha256: str) -> bool:
         """Whether what is kept under this hash still has it."""
         return files.sha256_folder(self.path(sha256)) == sha256

@@ -296,13 +296,7 @@ class Lock:
             ) from error
 
     def put(self, name: str, locked: Locked) -> None:
-        self._write(self.read() | {name: locked})
-
-    def drop(self, name: str) -> None:
-        self._write({other: locked for other, locked in self.read().items() if other != name})
-
-    def _write(self, locked: dict[str, Locked]) -> None:
-        self.write(entries(locked))
+        self.write(entries(self.read() | {name: locked}))
 
     def write(self, features: Mapping[str, dict[str, Any]]) -> None:
         """Replace all of it by what `entries` made."""

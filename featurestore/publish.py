@@ -236,11 +236,9 @@ class _Publishing:
 
     def _with_texts(self, items: pa.Table) -> pa.Table:
         for name, recipe in self.recipes.items():
-            if (
-                recipe is None
-                or recipe.value is not ValueKind.TEXT
-                or recipe.table(name) not in self.versions
-            ):
+            if recipe is None or recipe.value is not ValueKind.TEXT:
+                continue
+            if recipe.table(name) not in self.versions:
                 continue
             if view_name(name) in items.column_names:
                 raise BadInput(
@@ -347,7 +345,8 @@ def _cells(dataset: Any, ids: pa.Array, table: str) -> tuple[npt.NDArray[np.uint
     read, rows = read.filter(at.is_valid()), at.drop_null().to_numpy()
     if len(np.unique(rows)) != len(rows):
         raise Conflict(
-            f"table '{table}' holds an item twice", remedy="rebuild it: drop the table and materialize"
+            f"table '{table}' holds an item twice",
+            remedy=f"take away the folder tables/{table}.lance and materialize: it is made anew",
         )
     cells = np.full(len(ids), Cell.ABSENT, np.uint8)
     for status, cell in CELLS.items():

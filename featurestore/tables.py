@@ -13,7 +13,6 @@ version that cannot be read; those that releases pin were flushed before.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -162,10 +161,6 @@ class Tables:
         if fields:
             with self._writing(name):
                 self.dataset(name).add_columns(pa.schema(fields))
-
-    def drop(self, name: str) -> None:
-        with failpoints.commit(f"drop of {name}"):
-            shutil.rmtree(self.path(name), ignore_errors=True)
 
     def compact(self, name: str, force: bool = False) -> bool:
         """Merge small data files when there are many, or rewrite a table of which most rows are gone. True if it did.

@@ -64,7 +64,7 @@ def test_a_dry_run_says_exactly_what_a_real_one_frees_and_writes_nothing(store: 
     published(store, 3)
     (store.root / "derived" / ".half.part").mkdir()
     (store.root / "derived" / ".half.part" / "values.npy").write_bytes(b"x" * 1000)
-    store.artifacts.put_bytes("words.json", b"nobody names this")
+    store.artifacts.put({"words.json": b"nobody names this"})
     store.status()
     before, content = bytes_of(store), listed(store)
     said = collect(store, keep=1, dry_run=True)
@@ -138,7 +138,7 @@ def test_a_table_that_a_release_pins_is_no_old_recipe(store: Store) -> None:
 
 
 def test_artifacts_that_the_lock_or_a_release_names_stay(store: Store) -> None:
-    named, released, lost = (store.artifacts.put_bytes("a.json", text) for text in (b"1", b"2", b"3"))
+    named, released, lost = (store.artifacts.put({"a.json": text}) for text in (b"1", b"2", b"3"))
     recipe = shop.RECIPES["vector"]
     store.lock_recipe("private", recipe.model_copy(update={"artifacts": {"weights": released}}))
     store.publish(allow_stale=True)

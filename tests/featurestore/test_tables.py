@@ -292,14 +292,6 @@ def test_a_table_whose_making_was_interrupted_is_not_there_and_can_be_made(table
     assert tables.count("husk") == 0
 
 
-def test_a_dropped_table_is_gone_and_its_bytes_with_it(tables: Tables) -> None:
-    tables.upsert("t", rows(id=["a"], n=[1]), "id")
-    assert tables.disk("t") > 0
-    tables.drop("t")
-    assert tables.disk("t") == 0
-    assert tables.names() == []
-
-
 WRITE = """
 import sys, pyarrow as pa
 from featurestore.tables import Tables
