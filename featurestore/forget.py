@@ -230,12 +230,9 @@ def _report(
 ) -> ForgetReport:
     known = _known(store, users, items)
     holding = [
-        name
-        for name in releases.names(store.root)
-        if any(
-            t.rows.get(releases.open(store.root, name).manifest["tables"].get(t.name, -1), 0)
-            for t in concerned
-        )
+        release.name
+        for release in releases.every(store.root)
+        if any(t.rows.get(release.manifest["tables"].get(t.name, -1), 0) for t in concerned)
     ]
     return ForgetReport(
         users=len(users & known),
@@ -282,8 +279,8 @@ def _prepare(
         moved[each.name] = _without(aside.tables, each)
     contents = dict(edits.contents)
     latest: Release | None = None
-    for name in releases.names(store.root):
-        manifest = releases.open(store.root, name).manifest
+    for release in releases.every(store.root):
+        name, manifest = release.name, release.manifest
         if not set(manifest["tables"]) & set(moved):
             continue
         pinned = {t: moved[t][v] if t in moved else v for t, v in manifest["tables"].items()}
