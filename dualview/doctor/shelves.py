@@ -98,8 +98,9 @@ def _releases(store: Store, deep: bool) -> list[Finding]:
         try:
             damaged = releases.open(store.root, name).verify(content=deep)
         except (DualviewError, ValueError, KeyError) as error:
-            remedy = "restore its manifest.json from a copy, or publish again"
-            found.append(Finding("releases", "problem", f"release {name} cannot be opened: {error}", remedy))
+            says = f"release {name} cannot be opened: {getattr(error, 'message', error)}"
+            remedy = "restore its manifest.json from a copy, or take its folder away"
+            found.append(Finding("releases", "problem", says, remedy))
             continue
         for path in damaged:
             says = f"release {name}: {path} is gone or not as it was written"

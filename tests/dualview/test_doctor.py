@@ -85,6 +85,18 @@ def test_a_file_of_a_release_that_changed_in_its_bytes_is_found_by_a_deep_look_a
     assert "publish again" in str(found.remedy)
 
 
+def test_a_damaged_manifest_is_a_problem_with_a_remedy_that_mends_it(shop: Store) -> None:
+    folder = shop.root / "releases" / "0001"
+    (folder / "manifest.json").write_text("{")
+    (found,) = about(examine(shop.root), "releases")
+    assert found.level == "problem"
+    assert "what to do" not in found.says
+    assert found.remedy == "restore its manifest.json from a copy, or take its folder away"
+    shutil.rmtree(folder)
+    assert shop.publish().name == "0001"
+    assert about(examine(shop.root, deep=True), "releases")[0].level == "ok"
+
+
 def test_a_damaged_table_and_a_lost_artifact_are_problems(shop: Store) -> None:
     shutil.rmtree(shop.root / "artifacts")
     shutil.rmtree(shop.tables.path(shop.feature_table("text")) / "data")
