@@ -28,6 +28,7 @@ from featurestore.errors import ModelUnavailable
 from featurestore.schema import State
 from ingest import materialize, resolve
 from ingest.cells import Groups
+from ingest.describe import recipes
 from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
@@ -228,7 +229,10 @@ class _Asked:
     def _counted(
         self, definition: FeatureDef, recipe: Recipe, reason: str | None, models: Models
     ) -> FeatureEstimate:
-        plan = cells.plan(self.store.tables, self.recipes, definition.name)
+        standing = self._standing(definition.name, recipe)
+        plan = cells.plan(
+            self.store.tables, self.recipes | {definition.name: standing or recipe}, definition.name
+        )
         todo = self.chosen.of(plan)
         full = todo.filter(todo["has_input"])
         ids = Groups(full).first if len(full) else full[schema.ITEM_ID]
@@ -241,6 +245,10 @@ class _Asked:
             usage = self._measured(Work(self.store, definition, recipe, ids, tools))
         elif not blocked:
             usage = Usage(seconds=0.0)
+        if standing is not None:
+            usage = replace(
+                usage, notes=(*usage.notes, "answers are judged by the new rules; nobody is asked")
+            )
         return FeatureEstimate(
             definition.name,
             None if unfitted else recipe.short,
@@ -253,6 +261,14 @@ class _Asked:
             inputs=len(ids),
             usage=usage,
         )
+
+    def _standing(self, name: str, recipe: Recipe) -> Recipe | None:
+        """The active recipe of a description, if its cells would be judged anew rather than asked for again."""
+        active = self.store.recipe(name)
+        if active is None or active == recipe or active.inputs != recipe.inputs:
+            return None
+        described = active.kind == recipe.kind == schema.DESCRIBE
+        return active if described and recipes.question(active) == recipes.question(recipe) else None
 
     def _measured(self, work: Work) -> Usage:
         try:

@@ -194,7 +194,7 @@ class _Run:
         describing = None
         if definition.kind == schema.DESCRIBE:
             describing = Describing(self.store, definition, recipe, tools, self.budget)
-            describing.begin(plan, len(todo))
+            describing.begin(len(todo))
             sink.on_commit = describing.spool.committed
         for start in range(0, len(todo), READ_ROWS):
             self._compute(definition, recipe, todo.slice(start, READ_ROWS), sink, tools, describing)

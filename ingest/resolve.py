@@ -23,7 +23,7 @@ from featurestore.errors import BadInput, Conflict, did_you_mean
 from featurestore.recipe import COLUMN, FEATURE, Recipe, table_name
 from featurestore.schema import ValueKind
 from ingest.describe import base as describers
-from ingest.describe import recipes
+from ingest.describe import recipes, stored
 from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
@@ -150,13 +150,13 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
     Returns the recipe and notes for the user. The caller holds the writer's lock. Raises BadInput, ModelUnavailable.
     """
     recipe = draft(store, definition, store.recipes(), Models(store.root), device)
-    if not fitted(definition):
-        prompt = (
-            recipes.keep(store.root, definition, store.artifacts)
-            if definition.kind == schema.DESCRIBE
-            else None
-        )
+    if definition.kind == schema.DESCRIBE:
+        prompt = recipes.keep(store.root, definition, store.artifacts)
+        judged = stored.judge_again(store, definition.name, recipe)
         store.lock_recipe(definition.name, recipe, files=prompt)
+        return recipe, (f"{judged:,} cells were judged by the new rules; nobody was asked",) if judged else ()
+    if not fitted(definition):
+        store.lock_recipe(definition.name, recipe)
         return recipe, ()
     maker = base.maker(definition.kind, definition.encoder)
     corpus = list(texts(store, recipe, rows=FIT_ROWS))

@@ -9,7 +9,7 @@ What is wrong with one answer is a `CellError` (codes below); the answer as it c
     refused      says that it will not, or was withheld                                 will not
     repetition   goes round in a loop                                                   may help
     echo         is the prompt's instructions, or holds the marks of a chat             will not
-    too_long     was cut at max_tokens, where `on_length = "error"`                     will not
+    too_long     was cut at max_tokens, where `on_length = "error"` or JSON was asked   will not
     not_json     is no JSON, or not what the prompt's schema says                       may help
     garbled      holds control characters or bytes that are no text                     may help
 
@@ -27,10 +27,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import BadInput, CellError
+from featurestore.schema import Status
 from ingest.describe.base import Answer
 
 VERSION = 1  # raised when the same answer would be judged otherwise; part of every recipe
 AGAIN = frozenset(("empty_answer", "repetition", "not_json", "garbled"))
+MISSING = "missing"  # code of a cell whose item has nothing to tell
 QUOTED = 120  # characters of the answer that an error's message shows
 
 _I = r"(?:i|we)"
@@ -106,6 +108,7 @@ _ECHO_WORDS = 12
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _THOUGHT_END = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)  # the chat template opened it
 _THOUGHT_OPEN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair
 _FENCE = re.compile(r"```[\w-]*\s*\n?(.*?)\n?```", re.DOTALL)
 
 
@@ -124,6 +127,15 @@ class Checks:
     on_length: str = "keep"
     generated: bool = True
     varies: bool = False
+
+    def settle(self, answer: Answer) -> tuple[Status, str | None, CellError | None]:
+        """(status, text, error) of a cell that has this answer."""
+        found = self.judge(answer)
+        if isinstance(found, str):
+            return Status.OK, found, None
+        if found.code == "empty_answer" and not self.generated:  # nobody failed to answer
+            return Status.NO_INPUT, None, CellError(MISSING, "there is no text in it")
+        return Status.ERROR, None, found
 
     def judge(self, answer: Answer) -> str | CellError:
         """The text that is kept, or why there is none."""
@@ -155,7 +167,8 @@ class Checks:
         if self.schema is not None:
             made = as_json(text, self.schema)
             if not isinstance(made, str):
-                return made
+                cut = "the answer was cut at max_tokens before its JSON was whole"
+                return ("too_long", cut) if answer.finish == "length" else made
             text, prose = made, "\n".join(_strings(json.loads(made)))
         if loop := repetition(prose):
             return "repetition", f"the answer goes round in a loop ({loop})"
@@ -173,8 +186,8 @@ def cleaned(text: str, *, cut: bool = False) -> str:
 
 
 def storable(text: str) -> str:
-    """With what no UTF-8 can hold replaced, so that a raw answer can be kept whatever it is."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """With what no UTF-8 can hold replaced, so that a raw answer can be kept whatever it is, and is judged alike."""
+    return _HALF.sub("\ufffd", text)
 
 
 def garbled(text: str) -> str:

@@ -114,10 +114,8 @@ class Asking:
         budget = Budget(agreed=True)
         budget.begin(self.feature, options, 1)
         budget.count(self._request, answer)
-        found = recipes.checks_of(self._recipe, self._prompt).judge(answer)
-        if isinstance(found, CellError):
-            return Tried(answer, None, found, budget.of_feature)
-        return Tried(answer, found, None, budget.of_feature)
+        _, text, wrong = recipes.checks_of(self._recipe, self._prompt).settle(answer)
+        return Tried(answer, text, wrong, budget.of_feature)
 
 
 def prompt(store: Store, feature: str, item_id: str) -> Asking:

@@ -152,7 +152,7 @@ def find(spec: str, root: Path) -> Prompt:
     if is_file(spec):
         path = root / Path(spec).expanduser()
         try:
-            return parse(path.read_text(encoding="utf-8"), spec)
+            return parse(path.read_text(encoding="utf-8-sig"), spec)
         except OSError as error:
             raise NotFound(
                 f"the prompt file {path} cannot be read ({error.strerror})",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ingest.encode.models import Models
 
 CHECKS = "checks"  # the option of a recipe that says by which rules answers are judged
+JUDGING = (CHECKS, "on_length", "refusals")  # options that decide what is kept of an answer, not what it is
 PICTURE = prompts.parse("## user\n{image}\n", "of a describer without one")
 
 
@@ -114,6 +115,18 @@ def draft(
         code_version=maker.code_version,
         required=binding.required,
     )
+
+
+def question(recipe: Recipe) -> str:
+    """What of a recipe decides its answers: all but how they are judged.
+
+    Recipes with one question send the same for equal input hashes, which hold the very texts of features that are read.
+    """
+    said: Any = recipe.canonical()
+    said["options"] = {key: value for key, value in said["options"].items() if key not in JUDGING}
+    said["inputs"] = [name.split("@")[0] for name in recipe.inputs]
+    said["required"] = [[name.split("@")[0] for name in group] for group in recipe.required]
+    return files.canonical_json(said)
 
 
 def keep(root: Path, definition: FeatureDef, artifacts: Artifacts) -> dict[str, str]:

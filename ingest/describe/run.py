@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +18,8 @@ import pyarrow.compute as pc
 from featurestore import schema
 from featurestore.errors import CellError, DualviewError
 from featurestore.images import Originals
-from featurestore.schema import State, Status
-from ingest.describe import base, checks, recipes
+from featurestore.schema import Status
+from ingest.describe import base, checks, recipes, stored
 from ingest.describe.base import Answer, Request
 from ingest.describe.cost import Budget
 from ingest.describe.reading import Reader
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # requests that a describer is given at once
 CHUNK_PIXELS = 64_000_000  # and pixels in them: 192 MB
-MISSING = "missing"  # code of a cell whose item lacks what the prompt reads
 
 
 class Describing:
@@ -52,12 +52,16 @@ class Describing:
         self._reader = Reader(recipe, prompt)
         self._checks = recipes.checks_of(recipe, prompt)
         self.spool = Spool(store.root, definition.name, recipe, each=self._maker.remote)
+        self._table = recipe.table(definition.name)
         self.replayed = 0  # answers that an interrupted run had left
+        self.shared = 0  # answers that a cell with an equal input had
 
-    def begin(self, plan: pa.Table, cells: int) -> None:
-        """Raises BadInput where money would be spent that nobody agreed to. cells: how many wait, of the plan."""
-        settled = plan.filter(pc.is_in(plan["state"], pa.array([State.CURRENT, State.FAILED], pa.string())))
-        self.spool.drop(settled[schema.INPUT_HASH].to_pylist())  # committed, then killed
+    def begin(self, cells: int) -> None:
+        """Raises BadInput where money would be spent that nobody agreed to. cells: how many wait."""
+        waiting = {input_hash: _as_stored(answer) for input_hash, answer in self.spool.items()}
+        there = stored.answers(self._store.tables, self._table, waiting)
+        # committed, then killed; an answer to a question that was asked again is another, with another time
+        self.spool.drop([hash_ for hash_, _, answer in there if answer == waiting[hash_]])
         self._budget.begin(self._feature, self._options, cells)
 
     def end(self, whole: bool) -> tuple[str, ...]:
@@ -67,6 +71,10 @@ class Describing:
             self.spool.clear()
         if self.replayed:
             notes.append(f"{self.replayed:,} answers of an interrupted run were taken over")
+        if self.shared:
+            notes.append(
+                f"{self.shared:,} inputs equal one that was answered before, and were not asked about"
+            )
         if self._budget.spent():
             notes.append(f"stopped: {self._budget.cost:.4f} of {self._budget.limit} was spent")
         return tuple(notes)
@@ -84,13 +92,14 @@ class Describing:
         for place, (texts, sha) in enumerate(zip(said, shas, strict=True)):
             missing = self._reader.missing(texts, sha is not None)
             if missing:
-                lacks = CellError(MISSING, f"the item has no {', no '.join(missing)}")
+                lacks = CellError(checks.MISSING, f"the item has no {', no '.join(missing)}")
                 sink.put(groups.rows(np.asarray([place]))[0], Status.NO_INPUT, error=lacks)
             elif (known := self.spool.get(groups.hashes[place])) is not None:
                 self.replayed += 1
                 self._settle(groups, place, known, sink)
             else:
                 ask.append(place)
+        ask = self._unanswered(ask, groups, sink) if self._maker.slow else ask
         if not ask or self._budget.spent():
             return
         items = inputs[schema.ITEM_ID].to_pylist()
@@ -108,6 +117,17 @@ class Describing:
                     return
         finally:
             describer.close()
+
+    def _unanswered(self, ask: list[int], groups: Groups, sink: Sink) -> list[int]:
+        """Those of `ask` that no cell has an answer to yet; the others are given that one."""
+        hashes = {groups.hashes[place] for place in ask}
+        there = stored.answers(self._store.tables, self._table, hashes)
+        known = {hash_: answer for hash_, status, answer in there if status == Status.OK}
+        for place in ask:
+            if (answer := known.get(groups.hashes[place])) is not None:
+                self.shared += 1
+                self._settle(groups, place, answer, sink)
+        return [place for place in ask if groups.hashes[place] not in known]
 
     def _chunks(
         self, ask: Sequence[int], items: list[str], said: list[dict[str, str]], shas: list[str | None]
@@ -154,17 +174,10 @@ class Describing:
         if isinstance(answer, CellError):
             sink.put(rows, Status.ERROR, error=answer)
             return
-        found = self._checks.judge(answer)
-        columns = answer_columns(answer, len(rows))
+        status, text, error = self._checks.settle(answer)
+        values = pa.repeat(pa.scalar(text, pa.string()), len(rows)) if text is not None else None
         self.spool.put(groups.hashes[place])
-        if isinstance(found, str):
-            values = pa.repeat(pa.scalar(found, pa.string()), len(rows))
-            sink.put(rows, Status.OK, values=values, more=columns)
-        elif found.code == "empty_answer" and not self._checks.generated:
-            nothing = CellError(MISSING, "there is no text in it")  # nobody failed to answer
-            sink.put(rows, Status.NO_INPUT, error=nothing, more=columns)
-        else:
-            sink.put(rows, Status.ERROR, error=found, more=columns)
+        sink.put(rows, status, values=values, error=error, more=answer_columns(answer, len(rows)))
 
 
 def answer_columns(answer: Answer, rows: int) -> dict[str, pa.Array]:
@@ -180,6 +193,10 @@ def answer_columns(answer: Answer, rows: int) -> dict[str, pa.Array]:
         field.name: pa.repeat(pa.scalar(values[field.name], field.type), rows)
         for field in schema.ANSWER_FIELDS
     }
+
+
+def _as_stored(answer: Answer) -> Answer:
+    return replace(answer, text=checks.storable(answer.text))
 
 
 def _shas(inputs: pa.Table) -> list[str | None]:

@@ -42,16 +42,27 @@ class Spool:
         """The answer to this input, if it was given already."""
         return self._waiting.get(input_hash)
 
+    def items(self) -> list[tuple[str, Answer]]:
+        """(input hash, answer) of all that wait."""
+        return list(self._waiting.items())
+
+    def take(self, other: Spool) -> None:
+        """Have what waits in another spool wait here. Raises DiskError."""
+        for input_hash, answer in other.items():
+            self.append(input_hash, answer)
+        other.clear()
+
     def append(self, input_hash: str, answer: Answer) -> None:
         """Keep an answer. Raises DiskError."""
         line = (json.dumps({"input_hash": input_hash, "answer": asdict(answer)}) + "\n").encode()
         with files.disk_errors(str(self.path)):
             self.path.parent.mkdir(exist_ok=True)
-            with self.path.open("a+b", buffering=0) as file:
+            with self.path.open("a+b") as file:
                 end = file.seek(0, os.SEEK_END)
                 if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
                     line = b"\n" + line  # closes a line that a crash cut short
                 file.write(line)
+                file.flush()  # all of it, or an error: an unbuffered write may end half-way where the disk is full
                 if self._each or time.monotonic() - self._flushed > FLUSH_SECONDS:
                     os.fsync(file.fileno())
                     self._flushed = time.monotonic()

@@ -317,7 +317,7 @@ def test_an_answer_that_is_no_description_is_that_cells_error_and_kept(store: St
     codes = {name: rows[name][schema.ERROR_CODE] for name in "abcd"}
     assert codes == {"a": "refused", "b": "repetition", "c": "garbled", "d": "context_too_long"}
     assert rows["a"][schema.RAW] == answers["red"]
-    assert rows["c"][schema.RAW] == "? mug"
+    assert rows["c"][schema.RAW] == "\ufffd mug"
     assert rows["d"][schema.RAW] is None
     assert not any(row[schema.TRANSIENT] for row in rows.values())
     assert materialize(store).computed == 0
