@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from featurestore.rollback import RollbackReport
 
 MANIFEST = "store.json"
+OPEN_RELEASES = 2  # kept open at a time: what is served, and what it is compared with
 
 
 class Store:
@@ -47,6 +48,7 @@ class Store:
         self.tables = Tables(root / "tables")
         self.artifacts = Artifacts(root / "artifacts")
         self._writing = False
+        self._releases: dict[str, Release] = {}
 
     # ---- making and opening
 
@@ -257,10 +259,19 @@ class Store:
         return preview.publication(self, tag=tag, allow_stale=allow_stale, recall=recall)
 
     def release(self, name: str = "latest") -> Release:
-        """Open a release. Raises NotFound."""
+        """Open a release. Raises NotFound.
+
+        The last ones stay open, with what was read of them, while their manifests are as they were.
+        """
         from featurestore import release
 
-        return release.open(self.root, name)
+        found = release.open(self.root, name)
+        kept = self._releases.get(found.name)
+        if kept is not None and kept.manifest == found.manifest:
+            return kept
+        newest = list(self._releases.items())[1 - OPEN_RELEASES :]
+        self._releases = dict(newest) | {found.name: found}
+        return found
 
     def releases(self) -> list[Release]:
         """All releases, newest first."""

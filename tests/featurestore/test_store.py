@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from featurestore import features, schema, status
+from featurestore import features, files, schema, status
 from featurestore.errors import BadInput, Conflict, DiskError, ErrorExample, ErrorGroup, NotFound
 from featurestore.recipe import Recipe
 from featurestore.schema import Status, ValueKind
 from featurestore.store import Store
+from tests.featurestore import shop
 
 TEXT = Recipe(kind="embed_text", inputs=("column:title",), encoder="tfidf_svd", dim=2)
 IMAGE = Recipe(kind="embed_image", inputs=("image",), encoder="color_texture", dim=2)
@@ -411,3 +412,18 @@ def test_a_full_disk_does_not_stop_the_lock_that_freeing_space_needs(
     monkeypatch.setattr("featurestore.files.write_json", full)
     with store.lock("gc"):
         assert not (store.root / "writer.json").exists()
+
+
+def test_a_release_stays_open_until_its_manifest_changes(tmp_path: Path) -> None:
+    store = Store.create(tmp_path / "store", shop.TOML)
+    shop.upsert(store, shop.catalogue(4))
+    shop.materialize(store, "vector")
+    store.publish(allow_stale=True)
+    first = store.release()
+    assert store.release() is store.release("1") is first
+    store.publish(tag="again", allow_stale=True)
+    assert store.release().name == "0002"
+    assert store.release("0001") is first
+    path = store.root / "releases" / "0001" / "manifest.json"
+    files.write_json(path, files.read_json(path) | {"created": "later"})
+    assert store.release("0001").created == "later"
