@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
     from ingest.describe.base import Request, Turn
 
 MAX_PIXELS = 1_003_520  # 1,280 patches of 28 x 28 pixels
+# what tokenizers read as a turn's end or a picture's place, wherever it stands
+MARKS = re.compile(
+    r"<\|[^<>|\s]{1,40}\|>|<(?:im_start|im_end|endoftext|assistant|user|system|image|video|image_pad)>|\[/?INST\]"
+    r"|\[IMG(?:_BREAK|_END)?\]|<</?SYS>>|</?(?:s|image|image_soft_token)>|<(?:start|end)_of_(?:turn|image)>|<[be]os>",
+    re.IGNORECASE,
+)
 
 
 class PicturedOptions(PromptedOptions):
@@ -38,8 +45,16 @@ def within(picture: Image.Image, max_pixels: int) -> Image.Image:
     return picture.convert("RGB")
 
 
+def unmarked(text: str) -> str:
+    """A text whose marks of a chat are taken apart by a blank, so that what an item says never ends its own turn."""
+    return MARKS.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)
+
+
 def parts(turn: Turn, max_pixels: int) -> list[str | Image.Image]:
-    """A turn's texts and pictures in order. Texts that follow each other are one text, as a chat template sees them."""
+    """A turn's texts, without marks of a chat, and pictures, in order.
+
+    Texts that follow each other are one text, as a chat template sees them.
+    """
     found: list[str | Image.Image] = []
     for part in turn.parts:
         if not isinstance(part, str):
@@ -48,7 +63,7 @@ def parts(turn: Turn, max_pixels: int) -> list[str | Image.Image]:
             found[-1] += part
         else:
             found.append(part)
-    return found
+    return [unmarked(part) if isinstance(part, str) else part for part in found]
 
 
 def pictures(request: Request) -> int:

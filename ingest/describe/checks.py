@@ -29,6 +29,7 @@ from typing import Any
 from featurestore.errors import BadInput, CellError
 from featurestore.schema import Status
 from ingest.describe.base import Answer
+from ingest.describe.chat import MARKS
 
 VERSION = 1  # raised when the same answer would be judged otherwise; part of every recipe
 AGAIN = frozenset(("empty_answer", "repetition", "not_json", "garbled"))
@@ -96,11 +97,6 @@ _LONGEST_UNIT = 40  # tokens of what is repeated back to back
 _AGAIN_ALL = 0.5  # share of 4-grams seen before from which a text is a loop
 _AGAIN_TOKENS = 60  # shorter texts have too few of them to say
 
-_MARKS = re.compile(
-    r"<\|?(?:im_start|im_end|endoftext|assistant|user|system|image|vision_start|vision_end|image_pad|eot_id|"
-    r"start_header_id|end_header_id)\|?>|\[/?INST\]|<</?SYS>>|</?(?:s|image)>",
-    re.IGNORECASE,
-)
 _ECHO_GRAM = 6  # words
 _ECHO_SHARE = 0.5
 _ECHO_WORDS = 12
@@ -254,7 +250,7 @@ def _is_loop(unit: list[str], times: int) -> bool:
 
 def echoes(text: str, instructions: str) -> str:
     """How a text echoes what was asked; "" if it does not."""
-    if mark := _MARKS.search(text):
+    if mark := MARKS.search(text):
         return f"holds {mark[0]}, a mark of the chat"
     said, asked = _words(text), _words(instructions)
     if len(said) < _ECHO_WORDS:

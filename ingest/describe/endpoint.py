@@ -7,14 +7,17 @@ become a code, never an exception of a parser.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from featurestore.errors import CellError, ModelUnavailable
 from ingest.describe.base import Answer, Finish
 from ingest.describe.pace import TOO_MANY
 
+TELLING = 3  # failures of the endpoint in a row, with no answer between them, that end the call
 SHOWN = 300  # characters of what an endpoint said that a message repeats
+LEAST_SECRET = 8  # characters of a key's beginning that are not shown; fewer tell nothing
 RETRIED = (408, 409, 425, TOO_MANY)
 WITHHELD = ("content_filter", "content_policy_violation", "responsible_ai_policy_violation")
 OVER_LENGTH = ("context_length_exceeded", "string_above_max_length")
@@ -36,6 +39,43 @@ class Failure:
     everyone: bool = False
     fatal: bool = False
     remedy: str = "see what the endpoint says; what was answered is kept, and the same command goes on"
+
+    @property
+    def cell(self) -> CellError:
+        return CellError(self.code, self.message, transient=self.retry)
+
+
+class Telling:
+    """Tells failures of the endpoint from those of single requests.
+
+    Failures that say something of the endpoint are held back until an answer, if only to a harmless question, shows
+    that it is alive; as many as TELLING of them, and nothing else, are the call's failure. Once there was an answer,
+    only an endpoint that cannot be reached ends a call.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[tuple[int, Failure]] = []
+
+    def heard(
+        self, place: int, result: Answer | Failure, alive: bool
+    ) -> Iterator[tuple[int, Answer | CellError]]:
+        """What can be given out now. Raises ModelUnavailable."""
+        if isinstance(result, Failure) and result.fatal:
+            raise ModelUnavailable(result.message, remedy=result.remedy)
+        if isinstance(result, Failure) and result.everyone and (not alive or result.code == "unreachable"):
+            self._held.append((place, result))
+            if len(self._held) >= TELLING:
+                raise ModelUnavailable(result.message, remedy=result.remedy)
+            return
+        yield from ((held, failure.cell) for held, failure in self._held)
+        self._held.clear()
+        yield place, result if isinstance(result, Answer) else result.cell
+
+    def rest(self, alive: bool) -> Iterator[tuple[int, CellError]]:
+        """What is still held back at the end. Raises ModelUnavailable where there never was an answer."""
+        if self._held and not alive:
+            raise ModelUnavailable(self._held[0][1].message, remedy=self._held[0][1].remedy)
+        yield from ((place, failure.cell) for place, failure in self._held)
 
 
 def read_reply(body: bytes, content_type: str, seconds: float) -> Answer | Failure:
@@ -79,7 +119,8 @@ def read_refusal(status: int, body: Any) -> Failure:
     if code in OVER_LENGTH or status == 413:
         return Failure("too_long", message)
     remedy = (
-        "an option that this endpoint does not take may be the cause: set temperature, seed or structured"
+        "an option that this endpoint does not take may be the cause: leave it out with "
+        'omit = ["temperature"], "seed" or "response_format"'
     )
     return Failure(f"http_{status}", message, everyone=True, remedy=remedy)
 
@@ -97,8 +138,13 @@ def unreachable(error: BaseException) -> Failure:
 
 
 def without(failure: Failure, secret: str) -> Failure:
-    """The failure with a secret, should the endpoint have repeated it, blotted out."""
-    return replace(failure, message=failure.message.replace(secret, "***")) if secret else failure
+    """The failure with a secret, should the endpoint have repeated it, blotted out; its beginning too, as messages are
+    cut.
+    """
+    message = failure.message
+    for size in range(len(secret), max(min(len(secret), LEAST_SECRET) - 1, 0), -1):
+        message = message.replace(secret[:size], "***")
+    return replace(failure, message=message)
 
 
 def _said(message: Mapping[str, Any], finish_reason: Any) -> tuple[str, Finish]:

@@ -23,9 +23,9 @@ from pydantic import Field
 
 from featurestore.errors import BadInput, CellError, MissingExtra, ModelUnavailable
 from featurestore.recipe import ModelRef
-from ingest.describe.base import RUNTIME, Answer, Maker, Request, Resolved, register
-from ingest.describe.chat import PicturedOptions, parts
-from ingest.describe.endpoint import Failure, read_refusal, read_reply, unreachable, without
+from ingest.describe.base import RUNTIME, Answer, Maker, Request, Resolved, Turn, register
+from ingest.describe.chat import PicturedOptions, parts, pictures
+from ingest.describe.endpoint import Failure, Telling, read_refusal, read_reply, unreachable, without
 from ingest.describe.pace import TOO_MANY, Pace, backoff, retry_after
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 HOSTED = "https://api.openai.com/v1"
 CONNECT = 10.0  # seconds to reach an endpoint
-TELLING = 3  # failures of the endpoint in a row, with no answer between them, that end the call
 LONGEST_WAIT = 600.0  # seconds an endpoint may ask to wait; beyond that the call ends
+PROBE = "Say yes."
 PATIENCE = 20  # times that one request may be turned away for too many requests
 JPEG_QUALITY = 92
 
@@ -116,6 +116,8 @@ class OpenAIDescriber:
         self._pace = Pace()
         self._length = "max_tokens"  # newer hosted models call it max_completion_tokens
         self._answered = False
+        self._probed = False
+        self._probing = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="describe-openai", daemon=True)
         self._thread.start()
@@ -164,7 +166,7 @@ class OpenAIDescriber:
         async def work() -> None:
             for place in places:
                 result = await self._one(requests[place])
-                if isinstance(result, Answer):
+                if isinstance(result, Answer) or await self._alive(requests[place], result):
                     self._answered = True
                 for done in telling.heard(place, result, self._answered):
                     ready.put(done)
@@ -182,6 +184,21 @@ class OpenAIDescriber:
         finally:
             for worker in workers:
                 worker.cancel()
+
+    async def _alive(self, request: Request, failure: Failure) -> bool:
+        """Whether the endpoint answers a harmless question of the same shape, asked once, before it has answered any.
+
+        Without it, the few requests that are left at the end and fail by themselves would look like a dead endpoint,
+        and never come to their last attempt.
+        """
+        if self._answered or not failure.everyone or failure.code == "unreachable":
+            return False
+        async with self._probing:  # the others that failed meanwhile wait for what it says
+            if not self._answered and not self._probed:
+                result, _, _ = await self._try(await asyncio.to_thread(self._body, harmless(request)))
+                self._probed = True
+                return isinstance(result, Answer)
+        return False
 
     async def _one(self, request: Request) -> Answer | Failure:
         """One request, tried again as long as that may help."""
@@ -266,37 +283,12 @@ class OpenAIDescriber:
         return {"type": "image_url", "image_url": {"url": data_url(part, self._options.image_format)}}
 
 
-class Telling:
-    """Tells failures of the endpoint from those of single requests.
+def harmless(request: Request) -> Request:
+    """A question that can do no harm, with a picture and a schema where `request` has them."""
+    from PIL import Image
 
-    Failures that say something of the endpoint are held back until an answer shows that it is alive; as many as
-    TELLING of them, and nothing else, are the call's failure. Once there was an answer, only an endpoint that cannot be
-    reached ends a call.
-    """
-
-    def __init__(self) -> None:
-        self._held: list[tuple[int, Failure]] = []
-
-    def heard(
-        self, place: int, result: Answer | Failure, alive: bool
-    ) -> Iterator[tuple[int, Answer | CellError]]:
-        """What can be given out now. Raises ModelUnavailable."""
-        if isinstance(result, Failure) and result.fatal:
-            raise ModelUnavailable(result.message, remedy=result.remedy)
-        if isinstance(result, Failure) and result.everyone and (not alive or result.code == "unreachable"):
-            self._held.append((place, result))
-            if len(self._held) >= TELLING:
-                raise ModelUnavailable(result.message, remedy=result.remedy)
-            return
-        yield from ((held, _cell(failure)) for held, failure in self._held)
-        self._held.clear()
-        yield place, result if isinstance(result, Answer) else _cell(result)
-
-    def rest(self, alive: bool) -> Iterator[tuple[int, CellError]]:
-        """What is still held back at the end. Raises ModelUnavailable where there never was an answer."""
-        if self._held and not alive:
-            raise ModelUnavailable(self._held[0][1].message, remedy=self._held[0][1].remedy)
-        yield from ((place, _cell(failure)) for place, failure in self._held)
+    picture = (Image.new("RGB", (64, 64), "grey"),) if pictures(request) else ()
+    return Request("", (Turn("user", (*picture, PROBE)),), request.schema)
 
 
 def check_endpoint(options: OpenAIOptions) -> None:
@@ -358,10 +350,6 @@ def _late(error: BaseException, options: OpenAIOptions) -> Failure:
     whole = isinstance(error, TimeoutError)
     seconds, option = (options.deadline, "deadline") if whole else (options.timeout, "timeout")
     return Failure("timeout", f"no answer within {seconds:g} s (option {option})", retry=True)
-
-
-def _cell(failure: Failure) -> CellError:
-    return CellError(failure.code, failure.message, transient=failure.retry)
 
 
 def _base_url(options: OpenAIOptions) -> str:

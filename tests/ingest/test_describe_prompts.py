@@ -153,6 +153,13 @@ def test_a_hash_of_contents_is_that_of_the_folder(tmp_path: Path) -> None:
     assert files.sha256_contents(contents) == files.sha256_folder(tmp_path)
 
 
+def test_a_prompt_file_may_begin_with_a_mark_of_its_encoding_and_end_lines_as_windows_does(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.md").write_bytes(b"\xef\xbb\xbf## user\r\nsay {title}\r\n")
+    assert prompts.find("mine.md", tmp_path).sha256 == parse("## user\nsay {title}\n", "p").sha256
+
+
 def test_shipped_prompts_are_found_by_name_with_and_without_version(tmp_path: Path) -> None:
     names = {name.partition("@")[0] for name in prompts.shipped()}
     assert names >= {

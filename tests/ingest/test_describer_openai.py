@@ -25,8 +25,8 @@ from featurestore.files import canonical_json
 from featurestore.recipe import Recipe
 from featurestore.schema import ValueKind
 from ingest.describe.base import Answer, Request, Turn, maker
-from ingest.describe.endpoint import Failure, read_reply
-from ingest.describe.openai_api import OpenAIDescriber, OpenAIOptions, closed
+from ingest.describe.endpoint import Failure, read_refusal, read_reply, without
+from ingest.describe.openai_api import PROBE, OpenAIDescriber, OpenAIOptions, closed
 from ingest.describe.pace import Pace, backoff, duration, retry_after
 from ingest.encode.base import Tools
 from ingest.encode.models import Models
@@ -194,6 +194,16 @@ def test_a_key_is_in_no_error_log_or_recipe(caplog: pytest.LogCaptureFixture, tm
     assert KEY not in caplog.text
 
 
+@pytest.mark.parametrize("length", range(250, 310, 3))
+def test_a_key_is_not_told_by_its_beginning_where_a_message_is_cut(length: int) -> None:
+    body = {"error": {"message": "x" * length + KEY}}
+    html = (b"x" * length + KEY.encode(), "text/html")
+    for failure in (read_refusal(500, body), read_reply(*html, 0.1)):
+        assert isinstance(failure, Failure)
+        assert KEY[:8] not in without(failure, KEY).message
+    assert without(Failure("bad", "no key"), "").message == "no key"
+
+
 @pytest.mark.parametrize("status", ["401", "403", "404", "402"])
 def test_a_key_or_model_that_is_refused_ends_the_call_at_once(status: str) -> None:
     with serving({"t0": [status]}) as server, describing(server) as describer:
@@ -217,13 +227,33 @@ def test_an_endpoint_that_is_not_there_ends_the_call_after_a_few_requests() -> N
 
 def test_an_endpoint_that_fails_all_there_is_ends_the_call_and_one_that_answered_before_does_not() -> None:
     script = {f"t{k}": ["500"] * 9 for k in range(1, 9)}
-    with serving({f"t{k}": ["500"] * 9 for k in range(50)}) as server, describing(server) as describer:
+    dead = {f"t{k}": ["500"] * 9 for k in range(50)} | {PROBE: ["500"] * 9}
+    with serving(dead) as server, describing(server) as describer:
         with pytest.raises(ModelUnavailable, match="500"):
             list(describer.describe([request(f"t{k}") for k in range(50)]))
-        assert len(server.asked) <= 10
+        assert len(server.asked) <= 11
     with serving(script) as server, describing(server) as describer:
         found = dict(describer.describe([request(f"t{k}") for k in range(9)]))
         assert outcome(found) == [f"{ANSWERED} t0", *["http_500"] * 8]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_requests_that_fail_by_themselves_are_told_from_an_endpoint_that_does(count: int) -> None:
+    texts = [f"t{k}" for k in range(count)]
+    asked = [Request(text, (Turn("user", (PICTURE, text)),), {"type": "string"}) for text in texts]
+    with serving({text: ["500"] * 9 for text in texts}) as server, describing(server) as describer:
+        assert outcome(dict(describer.describe(asked))) == ["http_500"] * count
+        (probe,) = (
+            body for (_, text), body in zip(server.calls, server.bodies, strict=True) if text == PROBE
+        )
+        assert [part["type"] for part in probe["messages"][0]["content"]] == ["image_url", "text"]
+        assert "response_format" in probe
+    with (
+        serving({"t0": ["500"] * 9, PROBE: ["500"]}) as server,
+        describing(server) as describer,
+        pytest.raises(ModelUnavailable, match="500"),
+    ):
+        list(describer.describe(asked[:1]))
 
 
 def test_an_endpoint_that_asks_to_wait_for_an_hour_ends_the_call() -> None:
