@@ -1,18 +1,21 @@
 """One line for each verb that wrote: when, by whom, what came of it.
 
-Lines are appended whole, each in one write, so that verbs which hold no lock for hours (train) can record as well.
+Lines are appended whole, each in one write, so that verbs which hold no lock for hours (train) can record as well. A
+lock on the file itself keeps such a line from being lost while `forget` replaces the file.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from featurestore import failpoints, files, identity
 from featurestore.errors import BadInput, NotFound, did_you_mean
@@ -32,7 +35,7 @@ def record(root: Path, verb: str, **facts: Any) -> None:
     with (
         files.disk_errors(str(root / FILE)),
         failpoints.commit(f"journal {verb}"),
-        (root / FILE).open("a+b", buffering=0) as file,
+        _held(root / FILE) as file,
     ):
         end = file.seek(0, os.SEEK_END)
         if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
@@ -42,6 +45,30 @@ def record(root: Path, verb: str, **facts: Any) -> None:
         os.fsync(file.fileno())
         if not end:
             files.flush(root)  # the file is new
+
+
+def rewrite(root: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Put `change(entry)` in the place of every entry, all at once; a line that a crash cut short goes."""
+    path = root / FILE
+    if not path.exists():
+        return
+    with files.disk_errors(str(path)), _held(path):
+        text = "".join(json.dumps(change(entry), ensure_ascii=False) + "\n" for entry in read(root))
+        if text.encode() != path.read_bytes():
+            files.write_text(path, text)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[BinaryIO]:
+    """The journal, open for appending, with nobody else writing into it or replacing it."""
+    while True:
+        with path.open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    yield file
+                    return
+        # it was replaced while we waited: what is appended here would be lost
 
 
 def _signature() -> dict[str, Any]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,3 +51,26 @@ def test_a_time_that_is_none_and_a_verb_that_never_wrote_are_refused() -> None:
         journal.select(lines(), verb="ingset")
     assert wrong.value.remedy == "did you mean 'ingest'?"
     assert journal.select([], verb="ingest") == []
+
+
+def test_no_line_is_lost_while_the_journal_is_rewritten(tmp_path: Path) -> None:
+    def write(name: str) -> None:
+        for number in range(50):
+            journal.record(tmp_path, "train", run=f"{name}{number}")
+
+    writers = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    rounds = 0
+    while any(writer.is_alive() for writer in writers) or rounds < 2:
+        rounds += 1
+        journal.rewrite(tmp_path, lambda entry: entry | {"rounds": entry.get("rounds", 0) + 1})
+    for writer in writers:
+        writer.join()
+    expected = {f"{name}{number}" for name in "ab" for number in range(50)}
+    assert sorted(entry["run"] for entry in journal.read(tmp_path)) == sorted(expected)
+
+
+def test_a_journal_that_is_not_there_is_not_made_by_rewriting_it(tmp_path: Path) -> None:
+    journal.rewrite(tmp_path, lambda entry: entry)
+    assert list(tmp_path.iterdir()) == []
