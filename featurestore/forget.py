@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from featurestore import files, gc, journal, pending, rederive, schema, versions
 from featurestore import release as releases
 from featurestore.errors import BadInput
+from featurestore.redact import Named
 from featurestore.release import Release
 from featurestore.tables import SMALL_ROWS, Tables
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from featurestore.store import Store
 
 PART = ".forget.part"
-GONE = "[forgotten]"  # in the place of an id in the journal
+SPOOL = "spool"  # the folder of answers that were paid for and are not in their table yet
 _OURS = ("at", "verb", "by", "release", "tables")  # of the journal: never an id
 
 
@@ -50,7 +50,8 @@ class ForgetReport:
     """What was forgotten, or with `dry_run` would be.
 
     rows: rows of the newest tables, by table. releases: those that held something. learnt: runs whose weights were
-    trained on it. fitted: features whose fitted transform saw it. unknown: ids that neither items nor events have.
+    trained on it. fitted: features whose fitted transform saw it. answers: of a describer, in no table yet, which go
+    whoever they are about. unknown: ids that neither items nor events have.
     """
 
     users: int
@@ -59,6 +60,7 @@ class ForgetReport:
     releases: list[str]
     learnt: list[str]
     fitted: list[str]
+    answers: int
     unknown: list[str]
     dry_run: bool
 
@@ -192,37 +194,12 @@ def _pictures(tables: Tables, items: set[str]) -> set[str]:
 
 def _set_aside(tables: Tables, ids: set[str]) -> set[str]:
     """Keys of the rows set aside at ingest whose content or reason names one of the ids."""
-    named = _words(ids)
+    named = Named(ids)
     found = set()
     for version in _staying(tables, schema.QUARANTINE):
         rows = tables.read(schema.QUARANTINE, ["quarantine_id", "row", "reason"], version=version)
-        for row in rows.to_pylist():
-            texts = [*_strings(_parsed(row["row"])), row["reason"] or ""]
-            if any(named.search(text) for text in texts):
-                found.add(row["quarantine_id"])
+        found |= {r["quarantine_id"] for r in rows.to_pylist() if named.set_aside(r["row"], r["reason"])}
     return found
-
-
-def _parsed(text: str | None) -> Any:
-    try:
-        return json.loads(text or "null", parse_int=str, parse_float=str)
-    except ValueError:
-        return text
-
-
-def _strings(value: Any) -> list[str]:
-    """All strings in a JSON value."""
-    if isinstance(value, dict):
-        return [text for inner in value.values() for text in _strings(inner)]
-    if isinstance(value, list):
-        return [text for inner in value for text in _strings(inner)]
-    return [value] if isinstance(value, str) else []
-
-
-def _words(ids: Iterable[str]) -> re.Pattern[str]:
-    """Finds the ids where they stand as words of their own."""
-    listed = "|".join(re.escape(each) for each in sorted(ids, key=len, reverse=True))
-    return re.compile(rf"(?<!\w)(?:{listed})(?!\w)")
 
 
 def _report(
@@ -241,6 +218,7 @@ def _report(
         releases=holding,
         learnt=edits.learnt,
         fitted=[name for name, locked in store.locked().items() if locked.fitted] if items & known else [],
+        answers=sum(path.read_bytes().count(b"\n") for path in _spooled(store.root)) if items else 0,
         unknown=sorted((users | items) - known),
         dry_run=dry_run,
     )
@@ -291,12 +269,13 @@ def _prepare(
         latest = Release(store.root, manifest)
         text = json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         contents[store.root / "releases" / name / releases.MANIFEST] = text.encode()
+    spooled = _spooled(store.root) if report.answers else []
     for number, content in enumerate(contents.values()):
         (part / "files" / str(number)).write_bytes(content)
     return {
         "tables": sorted(moved),
         "files": [str(path.relative_to(store.root)) for path in contents],
-        "remove": [str(path.relative_to(store.root)) for path in edits.remove],
+        "remove": [str(path.relative_to(store.root)) for path in (*edits.remove, *spooled)],
         "facts": {"users": report.users, "items": report.items, "releases": report.releases},
     }
 
@@ -343,22 +322,13 @@ def _without(tables: Tables, table: _Table) -> dict[int, int]:
 
 
 def _redact_journal(root: Path, ids: set[str]) -> None:
-    """Put GONE in the place of the ids wherever a line of the journal names one."""
-    path = root / journal.FILE
-    if not path.exists():
-        return
-    named = _words(ids)
+    """Put `redact.GONE` in the place of the ids wherever a line of the journal names one."""
+    named = Named(ids)
+    journal.rewrite(
+        root, lambda entry: {k: v if k in _OURS else named.redacted(v, k) for k, v in entry.items()}
+    )
 
-    def redacted(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {redacted(k): redacted(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [redacted(inner) for inner in value]
-        return named.sub(GONE, value) if isinstance(value, str) else value
 
-    entries = [
-        {k: v if k in _OURS else redacted(v) for k, v in entry.items()} for entry in journal.read(root)
-    ]
-    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
-    if text.encode() != path.read_bytes():
-        files.write_text(path, text)
+def _spooled(root: Path) -> list[Path]:
+    """Answers that wait for their commit. They say what was asked by its hash only, so whose they are is not known."""
+    return sorted((root / SPOOL).glob("*.jsonl"))

@@ -60,6 +60,12 @@ def _tell(report: ForgetReport, store: object) -> None:
         console.warn(
             f"neither items nor events have {', '.join(report.unknown)}: a wrong id, or forgotten already"
         )
+    if report.answers:
+        console.warn(
+            f"{report.answers:,} answers of describers that were in no table yet "
+            f"{'would go' if report.dry_run else 'are gone'}, since whom they are about is not kept: "
+            "materialize asks again"
+        )
     if not (report.users or report.items):
         return
     if report.learnt:

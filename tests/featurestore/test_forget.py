@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -280,3 +281,44 @@ def test_the_next_verb_that_writes_finishes_a_forget_without_knowing_of_whom(sto
     assert (store.root / PART).exists()
     store.publish(allow_stale=True)
     assert named_in(store, ITEM) == []
+
+
+def test_answers_that_wait_for_their_table_go_with_an_item_and_stay_with_a_user(store: Store) -> None:
+    spool = store.root / "spool" / "told__0123456789ab.jsonl"
+    spool.parent.mkdir()
+    lines = [
+        json.dumps({"input_hash": "ab", "answer": {"text": f"A thing called {ITEM}"}}),
+        '{"input_hash": "cd"}',
+    ]
+    spool.write_text("\n".join(lines) + "\n")
+    assert forget(store, users=[USER]).answers == 0
+    assert spool.exists()
+    assert forget(store, items=[ITEM], dry_run=True).answers == 2
+    assert spool.exists()
+    assert forget(store, items=[ITEM]).answers == 2
+    assert named_in(store, ITEM) == []
+
+
+def test_a_short_id_takes_no_more_than_itself(store: Store) -> None:
+    rows = [
+        {"u": "7", "title": "Other"},  # 0: the user's
+        {"u": 7, "title": "Other"},  # 1: too
+        {"u": "8", "title": "7 dwarfs"},
+        {"u": "17", "title": "Other"},
+    ]
+    reasons = ["", "", "of 7 kinds", "said '7' twice"]  # 3: quotes it
+    rejects = [
+        {"line": n, "field": "x", "code": "bad", "reason": reason, "row": json.dumps(row)}
+        for n, (row, reason) in enumerate(zip(rows, reasons, strict=True))
+    ]
+    rejects += [{"line": 4, "field": None, "code": "bad", "reason": "", "row": '{"text": "7::12::"}'}]
+    with store.lock("test"):
+        quarantine.put(store.tables, pa.Table.from_pylist(rejects), "ratings.csv")
+        told = {"unknown_examples": ["7", "17"], "feature": "7", "notes": ["7 of 9", "item '7' is odd"]}
+        journal.record(store.root, "test", **told)
+    forget(store, users=["7"])
+    left = store.tables.read("quarantine", ["line"], "source = 'ratings.csv'")
+    assert left["line"].to_pylist() == [2]
+    (entry,) = [each for each in store.history() if "unknown_examples" in each]
+    assert entry["unknown_examples"] == ["[forgotten]", "17"]
+    assert (entry["feature"], entry["notes"]) == ("7", ["7 of 9", "item '[forgotten]' is odd"])
