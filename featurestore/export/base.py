@@ -68,12 +68,21 @@ class Source:
 
 
 def check_folder(out: str | Path, overwrite: bool) -> Path:
-    """The folder to export to. Raises BadInput for a URL, Conflict where something is that may not be replaced."""
+    """The folder to export to.
+
+    Raises BadInput for a URL or a folder inside a store, Conflict where something is that may not be replaced.
+    """
     if URL.match(str(out)):
         raise BadInput(
             f"'{out}' is no local folder", remedy="export to a local folder, then copy it to where it belongs"
         )
     folder = Path(out).expanduser().resolve()
+    for above in folder.parents:
+        if (above / "store.json").is_file() and (above / "tables").is_dir():
+            raise BadInput(
+                f"{folder} lies inside the store {above}, which is for the store's own files: gc may take it away",
+                remedy="choose a folder outside the store",
+            )
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return folder
     if not folder.is_dir() or not (folder / PROVENANCE).is_file():

@@ -249,3 +249,10 @@ def test_wrong_names_are_answered_with_the_nearest(release: Release, tmp_path: P
         export(release, tmp_path / "out", features=["pictures"])
     with pytest.raises(BadInput, match=r"npy cannot hold feature 'told\.short'"):
         export(release, tmp_path / "out", to="npy", features=["told.short"])
+
+
+@pytest.mark.parametrize("inside", ["out", "runs/out"])
+def test_a_folder_inside_a_store_is_refused(store: Store, release: Release, inside: str) -> None:
+    with pytest.raises(BadInput, match="lies inside the store"):
+        export(release, store.root / inside)
+    assert not (store.root / inside).exists()
