@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from featurestore.store import Store
 
 PART = ".forget.part"
-SPOOL = "spool"  # the folder of answers that were paid for and are not in their table yet
 _OURS = ("at", "verb", "by", "release", "tables")  # of the journal: never an id
 
 
@@ -331,4 +330,4 @@ def _redact_journal(root: Path, ids: set[str]) -> None:
 
 def _spooled(root: Path) -> list[Path]:
     """Answers that wait for their commit. They say what was asked by its hash only, so whose they are is not known."""
-    return sorted((root / SPOOL).glob("*.jsonl"))
+    return sorted((root / gc.SPOOL).glob("*.jsonl"))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FRESH_SECONDS = 86_400.0  # for which a file of somebody who holds no lock is taken to be in the making
 INTERRUPTED = "interrupted writes"
+SPOOL = "spool"  # the folder of describers' answers that are in no table yet, a file a table
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ def _plan(
     waste += _derived(store.root, stay)
     dropped = _old_recipes(store, stay) if old_recipes else []
     waste += [_whole("tables of old recipes", store.tables.path(name)) for name in dropped]
+    waste += [_whole("answers of old recipes", path) for path in _old_answers(store, stay) if old_recipes]
     waste += _versions(store, stay, set(dropped), grace)
     waste += _artifacts(store, stay)
     waste += others(stay)
@@ -221,7 +223,7 @@ def _interrupted(root: Path) -> Iterator[Waste]:
     """
     for path in _leftovers(root.iterdir()):
         yield _whole(INTERRUPTED, path)
-    for folder in ("releases", "derived", "artifacts", "tables"):
+    for folder in ("releases", "derived", "artifacts", "tables", SPOOL):
         for path in _leftovers(_parts(root / folder)):
             yield _whole(INTERRUPTED, path)
     for folder in ("runs", "cache"):
@@ -256,9 +258,24 @@ def _derived(root: Path, stay: list[Release]) -> Iterator[Waste]:
 
 def _old_recipes(store: Store, stay: list[Release]) -> list[str]:
     """Feature tables that neither the lock nor a release uses."""
-    used = {recipe.table(name) for name, recipe in store.recipes().items()}
-    used |= {table for release in stay for table in release.manifest["tables"]}
+    used = _used(store, stay)
     return [name for name in store.tables.names() if "__" in name and name not in used]
+
+
+def _old_answers(store: Store, stay: list[Release]) -> list[Path]:
+    """Spools of such recipes, in which nothing was written for a day."""
+    used = _used(store, stay)
+    return [
+        path
+        for path in sorted((store.root / SPOOL).glob("*.jsonl"))
+        if path.stem not in used and not fresh(path)
+    ]
+
+
+def _used(store: Store, stay: list[Release]) -> set[str]:
+    """Tables of the recipes that the lock or a release uses."""
+    used = {recipe.table(name) for name, recipe in store.recipes().items()}
+    return used | {table for release in stay for table in release.manifest["tables"]}
 
 
 def _versions(store: Store, stay: list[Release], dropped: Collection[str], grace: float) -> Iterator[Waste]:

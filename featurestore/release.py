@@ -340,9 +340,17 @@ class Release:
 
 
 def names(root: str | Path) -> list[str]:
-    """Names of all releases, oldest first. One without a manifest was never finished and is none."""
-    found = [path.parent.name for path in (Path(root) / "releases").glob(f"*/{MANIFEST}")]
-    return sorted((name for name in found if name.isdigit()), key=int)
+    """Names of all releases, oldest first. One without a manifest was never finished and is none.
+
+    Listed again where the newest went while it was looked at: then `gc` took it away, and there is a newer one.
+    """
+    folder, before = Path(root) / "releases", None
+    while True:
+        listed = sorted((path.name for path in folder.glob("*") if path.name.isdigit()), key=int)
+        found = [name for name in listed if (folder / name / MANIFEST).exists()]
+        if found[-1:] == listed[-1:] or listed == before:
+            return found
+        before = listed
 
 
 def every(root: str | Path) -> list[Release]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from featurestore import failpoints, gc, versions
+from featurestore import release as releases
 from featurestore.errors import BadInput
 from featurestore.gc import GcReport
 from featurestore.recipe import Recipe
@@ -127,6 +128,43 @@ def test_tables_of_old_recipes_go_only_where_that_is_asked(store: Store) -> None
     assert store.tables.exists(old)
     assert kinds(collect(store, old_recipes=True))["tables of old recipes"] == 1
     assert not store.tables.exists(old)
+
+
+def test_a_release_that_is_made_while_older_ones_go_is_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made,) = published(store, 1)
+    edit(store, 2, "Another thing")
+    looked: list[Path] = []
+    exists = Path.exists
+
+    def late(path: Path) -> bool:
+        """Looks when the file that was listed has gone, and a newer one has come."""
+        if path.name == "manifest.json" and not looked:
+            looked.append(path)
+            store.publish(allow_stale=True)
+            collect(store, keep=1)
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", late)
+    assert releases.names(store.root) == ["0002"]
+    assert looked[0].parent.name == made.name
+
+
+def test_answers_that_were_paid_for_go_only_with_old_recipes_and_never_of_an_active_one(store: Store) -> None:
+    spool = store.root / "spool"
+    spool.mkdir()
+    active, old, new = (
+        spool / f"{n}.jsonl" for n in (store.feature_table("vector"), "told__old", "told__new")
+    )
+    for path in (active, old, new):
+        path.write_text('{"input_hash": "ab", "answer": {"text": "A thing"}}\n')
+    for path in (active, old):
+        os.utime(path, (time.time() - 2 * gc.FRESH_SECONDS,) * 2)
+    collect(store)
+    assert old.exists()
+    assert kinds(collect(store, old_recipes=True))["answers of old recipes"] == 1
+    assert sorted(spool.iterdir()) == sorted([active, new])
 
 
 def test_a_table_that_a_release_pins_is_no_old_recipe(store: Store) -> None:
