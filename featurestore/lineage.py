@@ -6,7 +6,6 @@ for the sake of being traced. A trace is a tree of `Node`s; what upper floors kn
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurestore import features as cells
-from featurestore import files, identity, images, schema
+from featurestore import files, identity, images, schema, spelling
 from featurestore.errors import NotFound
 from featurestore.recipe import FEATURE, SHORT, Recipe
 from featurestore.release import Cell, Release
@@ -170,19 +169,10 @@ def _item_row(store: Store, item_id: str) -> dict[str, Any]:
 
 
 def _near(store: Store, item_id: str) -> str:
-    """A similar id, looked for among its neighbours in the order: never a comparison with all."""
     if not store.tables.exists(schema.ITEMS):
         return f"dualview ingest {store.root} ITEMS"
     ids = store.tables.read(schema.ITEMS, columns=[schema.ITEM_ID])[schema.ITEM_ID]
-    ordered = np.sort(np.asarray(ids.to_pylist(), dtype=np.str_))
-    place = int(np.searchsorted(ordered, item_id))
-    around = [str(name) for name in ordered[max(0, place - 25) : place + 25]]
-    close = difflib.get_close_matches(item_id, around, n=1, cutoff=0.6)
-    return (
-        f"did you mean '{close[0]}'?"
-        if close
-        else "ids are those of the ingested catalogue, as spelled there"
-    )
+    return spelling.hint(np.sort(np.asarray(ids.to_pylist(), dtype=np.str_)), item_id)
 
 
 def _sources(store: Store, row: dict[str, Any]) -> list[Node]:
@@ -310,9 +300,8 @@ def _input(name: str) -> str:
 
 def _in_release(made: Release, item_id: str) -> Node | None:
     """What a release holds of an item, None where it does not have it."""
-    try:
-        row = made.row_of(item_id)
-    except NotFound:
+    row = spelling.place(made.ids, item_id)
+    if row < 0:
         return None
     held = {}
     for name in made.features:

@@ -12,8 +12,6 @@ and a filter over it is evaluated in memory anyway. The text index is a folder o
 
 from __future__ import annotations
 
-import bisect
-import difflib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore import files
+from featurestore import files, spelling
 from featurestore.errors import BadInput, Conflict, NotFound, did_you_mean
 from featurestore.schema import ValueKind
 
@@ -39,7 +37,6 @@ LATEST = "latest"
 MANIFEST = "manifest.json"
 TEXT = "text/"  # before the names of the text index's files
 MASKS = 64  # filters whose masks a release keeps
-SPELLED = "ids are those of the ingested catalogue, as spelled there"
 
 Strings = npt.NDArray[np.str_]
 Float32 = npt.NDArray[np.float32]
@@ -169,20 +166,10 @@ class Release:
         """The item's row. Raises NotFound, with an id that is near."""
         row = self._rows.get(item_id)
         if row is None:
-            near = self._near(item_id)
-            hint = f"did you mean '{near}'?" if near else SPELLED
-            raise NotFound(f"release {self.name} has no item '{item_id}'", remedy=hint)
+            raise NotFound(
+                f"release {self.name} has no item '{item_id}'", remedy=spelling.hint(self.ids, item_id)
+            )
         return row
-
-    def _near(self, item_id: str) -> str | None:
-        """A similar id, looked for among its neighbours in the order and its other spellings: never a scan of all."""
-        for other in (item_id.strip(), item_id.strip().upper(), item_id.strip().lower()):
-            if other in self._rows:
-                return other
-        place = bisect.bisect_left(self.ids, item_id)
-        around = [str(name) for name in self.ids[max(0, place - 25) : place + 25]]
-        found = difflib.get_close_matches(item_id, around, n=1, cutoff=0.6)
-        return found[0] if found else None
 
     @cached_property
     def catalogue(self) -> pa.Table:
