@@ -129,8 +129,9 @@ def _main_image(row: Object) -> str | None:
     """URL of the largest form of the main picture. images: [{hi_res, large, thumb, variant}], or one dict of lists."""
     images = row.get("images")
     if isinstance(images, dict):
-        images = [dict(zip(images, parts, strict=False)) for parts in zip(*images.values(), strict=False)]
-    pictures = [image for image in images or [] if isinstance(image, dict)]
+        sizes = {size: urls for size, urls in images.items() if isinstance(urls, list)}
+        images = [dict(zip(sizes, parts, strict=True)) for parts in zip(*sizes.values(), strict=False)]
+    pictures = [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []
     pictures.sort(key=lambda image: image.get("variant") != "MAIN")
     found = (image.get(size) for image in pictures for size in ("hi_res", "large", "thumb"))
     return next((url for url in found if isinstance(url, str) and url), None)
@@ -142,6 +143,7 @@ def _details(row: Object) -> list[str] | None:
     if isinstance(details, str):
         try:
             details = json.loads(details) if details.strip() else None
+            json.dumps(details, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except ValueError as error:
             raise Unfit(f"details is a text that is no JSON ({error})") from None
     if details is None:

@@ -255,6 +255,28 @@ def test_amazon_2023_takes_the_parent_product_and_milliseconds(store: Store, ama
     assert places(store) == {"bad_value": ["meta_All_Beauty.jsonl:3"] * 2}
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"images": 5},
+        {"images": {"hi_res": None, "large": "https://images.example/l.jpg"}},
+        {"images": [None, 3, {"hi_res": 7}]},
+        {"details": '{"Brand": "\\ud800"}'},
+        {"details": {"Brand": [None, {"a": float("nan")}]}},
+        {"details": [1]},
+    ],
+    ids=str,
+)
+def test_an_odd_value_costs_that_value_and_never_the_file(
+    store: Store, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    product = {"parent_asin": "P1", "title": "Soap"}
+    jsonl(tmp_path / "x" / "meta_A.jsonl", product | odd, {"parent_asin": "P2", "title": "Brush"})
+    read(store, tmp_path / "x", "amazon-2023")
+    assert sorted(items(store)) == ["P1", "P2"]
+    assert items(store)["P1"].get("image_url") is None
+
+
 def test_an_archive_that_is_cut_short_is_refused_as_a_whole(store: Store, amazon2018: Path) -> None:
     packed = amazon2018 / "All_Beauty_5.json.gz"
     packed.write_bytes(packed.read_bytes()[:-20])
