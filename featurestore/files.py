@@ -145,7 +145,9 @@ def sha256_contents(contents: Mapping[str, bytes]) -> str:
     """What `sha256_folder` gives for a folder of these files, by name."""
     digest = hashlib.sha256()
     for path in sorted(Path(name) for name in contents):
-        digest.update(f"{path.as_posix()}\0{hashlib.sha256(contents[path.as_posix()]).hexdigest()}\n".encode())
+        digest.update(
+            f"{path.as_posix()}\0{hashlib.sha256(contents[path.as_posix()]).hexdigest()}\n".encode()
+        )
     return digest.hexdigest()
 
 
