@@ -185,7 +185,10 @@ class _Run:
         todo = self.chosen.of(plan)
         left = len(plan) - len(todo) - int(pc.sum(pc.equal(plan["state"], State.CURRENT)).as_py() or 0)
         if not len(todo):
-            return FeatureReport(definition.name, recipe.short, skipped=left, notes=notes)
+            report = FeatureReport(definition.name, recipe.short, skipped=left, notes=notes)
+            if notes:  # making the recipe wrote something
+                self._record(report)
+            return report
         self.progress.start(definition.name, len(todo))
         sink = Sink(self.store, definition.name, recipe, self.commit_rows, self.progress)
         tools = base.Tools(
@@ -213,9 +216,11 @@ class _Run:
             notes=notes,
             cost=describing.cost if describing is not None else None,
         )
-        facts = report.to_dict() | {"device": self.device}
-        journal.record(self.store.root, "materialize", **facts)
+        self._record(report)
         return report
+
+    def _record(self, report: FeatureReport) -> None:
+        journal.record(self.store.root, "materialize", **report.to_dict(), device=self.device)
 
     def _compute(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from featurestore import files, schema
+from featurestore import files, journal, schema
 from featurestore.errors import CellError, DiskError
 from featurestore.recipe import Recipe
 from featurestore.schema import ValueKind
@@ -155,6 +155,8 @@ def test_other_rules_judge_the_answers_that_there_are(store: Store, teller: Tell
     assert after.recipe != before.recipe
     assert not teller.asked
     assert after.notes == ("6 cells were judged by the new rules; nobody was asked",)
+    last = list(journal.read(store.root))[-1]
+    assert last["notes"] == list(after.notes)
     assert {row[schema.VALUE] for row in cells(store).values()} == {
         None,
         "I'm sorry, but I can't help with that.",
