@@ -36,9 +36,9 @@ def fit(
 ) -> Run:
     """Train a sequential recommender on a release; returns the run, under `STORE/runs/NAME`.
 
-    backbone: "sasrec". items: "id", a feature's name, or several joined by +. options: fields of
-    `recommender.config.Config`. resume: name of a run that was stopped; it goes on with its own options and
-    release (epochs and patience may be given anew). progress: called with one row an epoch.
+    backbone: "sasrec", "gru4rec" or "bert4rec". items: "id", a feature's name, or several joined by +. options:
+    fields of `recommender.config.Config`. resume: name of a run that was stopped; it goes on with its own
+    options and release (epochs and patience may be given anew). progress: called with one row an epoch.
 
     Raises BadInput for an unknown option or feature, NotFound for an unknown release or run.
     """

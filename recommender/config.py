@@ -15,6 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from featurestore.errors import BadInput, did_you_mean
 
 ID = "id"  # in `items`: the learned vector of an item
+ONLY_FOR = {  # options that not every backbone has; set for another one they are refused
+    "heads": ("sasrec", "bert4rec"),
+    "inner": ("sasrec", "bert4rec"),
+    "attention_dropout": ("sasrec", "bert4rec"),
+    "causal": ("sasrec",),
+    "hidden": ("gru4rec",),
+    "mask_share": ("bert4rec",),
+    "mask_last": ("bert4rec",),
+}
 
 
 class Config(BaseModel):
@@ -26,25 +35,32 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # the model
-    backbone: Literal["sasrec"] = Field("sasrec", description="sequence model")
+    backbone: Literal["sasrec", "gru4rec", "bert4rec"] = Field("sasrec", description="sequence model")
     items: str = Field(
         "id", description="what an item is: id, a feature's name, or several joined by + (id+text+image)"
     )
     width: int = Field(64, ge=1, description="size of item and user vectors")
     layers: int = Field(2, ge=1, description="layers of the backbone")
-    heads: int = Field(2, ge=1, description="attention heads; must divide width")
+    heads: int = Field(2, ge=1, description="sasrec, bert4rec: attention heads; must divide width")
     inner: int | None = Field(
-        None, ge=1, description="width of the feed-forward part; none: the same as width"
+        None,
+        ge=1,
+        description="sasrec, bert4rec: width of the feed-forward part; none: width, in bert4rec 4 x width",
     )
-    length: int = Field(200, ge=1, description="latest events of a user that the model sees")
+    hidden: int | None = Field(
+        None, ge=1, description="gru4rec: width of the recurrent layers; none: the same as width"
+    )
+    length: int = Field(
+        200, ge=1, description="latest events of a user that the model sees; in bert4rec the mask is one"
+    )
     dropout: float = Field(
         0.2, ge=0, lt=1, description="share of values dropped after the input and after each part"
     )
     attention_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of attention weights dropped; slow on a CPU"
+        0.0, ge=0, lt=1, description="sasrec, bert4rec: share of attention weights dropped; slow on a CPU"
     )
     causal: bool = Field(
-        True, description="each event sees only earlier ones; false as in some published code"
+        True, description="sasrec: each event sees only earlier ones; false as in some published code"
     )
     cosine: bool = Field(False, description="score by cosine / temperature instead of by dot product")
     temperature: float = Field(0.07, gt=0, description="used with cosine only")
@@ -73,6 +89,13 @@ class Config(BaseModel):
     )
 
     # what is learnt
+    mask_share: float = Field(
+        0.2, gt=0, lt=1, description="bert4rec: share of a window's events that are hidden and to be found"
+    )
+    mask_last: Literal["copy", "always", "chance"] = Field(
+        "copy",
+        description="bert4rec: last event of a window: hidden in a copy of it, hidden always, or as any other",
+    )
     loss: Literal["softmax", "sampled_softmax", "bce", "gbce"] = Field(
         "softmax", description="softmax is over all items"
     )
@@ -135,7 +158,13 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Config:
-        if self.width % self.heads:
+        for name, having in ONLY_FOR.items():
+            left_alone = getattr(self, name) == type(self).model_fields[name].default
+            if self.backbone not in having and not left_alone:
+                raise ValueError(f"{name} is an option of {' and '.join(having)}, not of {self.backbone}")
+        if self.backbone == "bert4rec" and self.length < 2:
+            raise ValueError("length must be at least 2 in bert4rec, whose mask takes one place")
+        if self.backbone in ONLY_FOR["heads"] and self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
         parts = self.parts
         if not all(parts) or len(set(parts)) < len(parts):

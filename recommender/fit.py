@@ -16,13 +16,12 @@ import torch
 from torch import nn
 
 from featurestore.errors import BadInput, Conflict
-from recommender import data
+from recommender import data, objectives
 from recommender import model as models
 from recommender.config import Config
 from recommender.evaluate import evaluate
 from recommender.items import Vectors
 from recommender.model import SequentialModel, scorer
-from recommender.objectives import NextItem
 from recommender.runs import Run
 from recommender.sequences import TrainingBatches
 from recommender.splits import Split
@@ -104,10 +103,10 @@ def fit(
         model = models.build(config, split.counts, features).to(place)
         run = _open(folder, config, split, release, place, resume)
         trainer = Trainer(
-            NextItem(model, config, split.counts).to(place),
+            objectives.build(model, config, split.counts).to(place),
             model,
             adamw(model, config),
-            _batches(split, config),
+            _batches(split, config, model),
             lambda: validation(model, split, config),
             Plan(
                 epochs=config.epochs,
@@ -148,9 +147,9 @@ def _material(
     return split, features
 
 
-def _batches(split: Split, config: Config) -> TrainingBatches:
+def _batches(split: Split, config: Config, model: SequentialModel) -> TrainingBatches:
     return TrainingBatches(
-        split, length=config.length, batch=config.batch, seed=config.seed, windows=config.windows
+        split, length=model.backbone.reads, batch=config.batch, seed=config.seed, windows=config.windows
     )
 
 
@@ -174,8 +173,8 @@ def rehearse(source: Any, config: Config, *, device: str = "auto") -> Rehearsal:
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(config.seed)
         model = models.build(config, split.counts, features).to(place)
-        objective, optimizer = NextItem(model, config, split.counts).to(place), adamw(model, config)
-        batches = _batches(split, config)
+        objective, optimizer = objectives.build(model, config, split.counts).to(place), adamw(model, config)
+        batches = _batches(split, config, model)
         taken: list[float] = []
         for batch in itertools.islice(batches.epoch(1), 1 + TIMED):
             begun = time.perf_counter()

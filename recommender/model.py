@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, normalize
 
 from recommender import backbones, items
+from recommender.backbones.base import Backbone
 from recommender.config import Config
 from recommender.items import FeaturesTower, Float32, IdTower, Scaling, Vectors
 from recommender.sequences import Int64, Ints, Packed, pack
@@ -29,19 +30,21 @@ class SequentialModel(nn.Module):
     def __init__(
         self,
         tower: IdTower | FeaturesTower,
-        backbone: nn.Module,
+        backbone: Backbone,
         *,
         temperature: float | None = None,
-        length: int,
     ):
         super().__init__()
-        self.tower, self.backbone = tower, backbone
-        self.temperature, self.length = temperature, length
+        self.tower, self.backbone, self.temperature = tower, backbone, temperature
 
     def forward(self, history: Packed) -> tuple[Tensor, Tensor]:
         """Hidden (T, d) at each event, and item vectors (n, d), made once for inputs and scores alike."""
         table = self.tower.all_items()
         hidden: Tensor = self.backbone(embedding(history.items, table), history.lengths)
+        return self.sides(hidden, table)
+
+    def sides(self, hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """What the backbone and the tower say, as the two whose dot product is the score."""
         return self._hidden_side(hidden), self._item_side(table)
 
     def _hidden_side(self, hidden: Tensor) -> Tensor:
@@ -86,9 +89,9 @@ class SequentialModel(nn.Module):
             order = np.argsort(ends - starts, kind="stable")  # like lengths together
             for first in range(0, len(order), USERS):
                 users = order[first : first + USERS]
-                history = pack(values, starts[users], ends[users], self.length).to(self.device)
-                hidden = self.backbone(embedding(history.items, table), history.lengths)
-                result[users] = self._hidden_side(hidden[history.last]).cpu().numpy()
+                history = pack(values, starts[users], ends[users], self.backbone.reads).to(self.device)
+                hidden = self.backbone.answer(embedding(history.items, table), history.lengths)
+                result[users] = self._hidden_side(hidden).cpu().numpy()
         self.train(was)
         return result
 
@@ -105,9 +108,7 @@ def build(
     """
     tower = items.build(config, counts, features or {}, fitted)
     backbone = backbones.build(config, tower.out_dim)
-    return SequentialModel(
-        tower, backbone, temperature=config.temperature if config.cosine else None, length=config.length
-    )
+    return SequentialModel(tower, backbone, temperature=config.temperature if config.cosine else None)
 
 
 def scorer(model: SequentialModel, split: Split, which: Which) -> Callable[[Int64], Float32]:

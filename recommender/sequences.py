@@ -56,6 +56,18 @@ class Batch:
     targets: Tensor
     users: Int64
 
+    @property
+    def whole(self) -> Packed:
+        """Each history with the item that came after its last event: T + B events."""
+        lengths = self.history.lengths + 1
+        items = self.history.items.new_empty(len(self.targets) + len(lengths))
+        last = torch.from_numpy(np.cumsum(lengths) - 1).to(items.device)
+        inner = torch.ones(len(items), dtype=torch.bool, device=items.device)
+        inner[last] = False
+        items[inner] = self.history.items
+        items[last] = self.targets[self.history.last]
+        return Packed(items, lengths)
+
     def to(self, device: torch.device | str) -> Batch:
         return Batch(self.history.to(device), self.targets.to(device), self.users)
 

@@ -156,7 +156,7 @@ def _model(run: Run, served: Served) -> SequentialModel:
     backbone.load_state_dict(checkpoint.under("model.backbone", tensors))
     tower: Any = FixedTower(torch.from_numpy(served.inputs.copy()))
     temperature = config.temperature if config.cosine else None
-    return SequentialModel(tower, backbone, temperature=temperature, length=config.length).eval()
+    return SequentialModel(tower, backbone, temperature=temperature).eval()
 
 
 ARRAYS = ("inputs", "vectors", "ranked")

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 def run(
     store: StorePath,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Sequence model: sasrec.", show_default="sasrec")
+        str | None,
+        typer.Option(
+            "--backbone", help="Sequence model: sasrec, gru4rec or bert4rec.", show_default="sasrec"
+        ),
     ] = None,
     items: Annotated[
         str | None,

@@ -1,7 +1,13 @@
 """Sequence models: vectors of a user's events in, at each event a vector to score items with out.
 
 A backbone knows no item and no table of items: `forward(vectors (T, d), lengths (B,)) -> (T, d)` over packed
-sequences.
+sequences, and `answer(vectors, lengths) -> (B, d)` for what comes after them.
+
+| name | is | reads |
+|---|---|---|
+| `sasrec` | a causal Transformer | `length` events |
+| `gru4rec` | a recurrent network | `length` events |
+| `bert4rec` | a Transformer that sees both sides, trained to find hidden events | `length` - 1 events, and a mask |
 """
 
 from __future__ import annotations
@@ -9,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 if TYPE_CHECKING:
+    from recommender.backbones.base import Backbone
     from recommender.config import Config
 
 
-def _sasrec(config: Config, width: int) -> nn.Module:
+def _sasrec(config: Config, width: int) -> Backbone:
     from recommender.backbones.sasrec import SASRec
 
     return SASRec(
@@ -30,9 +35,35 @@ def _sasrec(config: Config, width: int) -> nn.Module:
     )
 
 
-BUILDERS: dict[str, Callable[[Config, int], nn.Module]] = {"sasrec": _sasrec}
+def _gru4rec(config: Config, width: int) -> Backbone:
+    from recommender.backbones.gru4rec import GRU4Rec
+
+    return GRU4Rec(
+        width, length=config.length, layers=config.layers, hidden=config.hidden, dropout=config.dropout
+    )
 
 
-def build(config: Config, width: int) -> nn.Module:
+def _bert4rec(config: Config, width: int) -> Backbone:
+    from recommender.backbones.bert4rec import BERT4Rec
+
+    return BERT4Rec(
+        width,
+        length=config.length,
+        layers=config.layers,
+        heads=config.heads,
+        inner=config.inner,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+    )
+
+
+BUILDERS: dict[str, Callable[[Config, int], Backbone]] = {
+    "sasrec": _sasrec,
+    "gru4rec": _gru4rec,
+    "bert4rec": _bert4rec,
+}
+
+
+def build(config: Config, width: int) -> Backbone:
     """The backbone that `config` names, for vectors of `width`."""
     return BUILDERS[config.backbone](config, width)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from recommender.backbones.base import Backbone
 from recommender.backbones.layers import Dropout, Layout, pad, unpad
 from recommender.sequences import Int64
 
@@ -81,7 +82,7 @@ class Block(nn.Module):
         return result
 
 
-class SASRec(nn.Module):
+class SASRec(Backbone):
     """`forward(vectors (T, d), lengths (B,)) -> (T, d)`: at each event, a vector to score items with.
 
     length: the longest sequence it can place. Longer ones are the caller's to cut.
@@ -100,7 +101,7 @@ class SASRec(nn.Module):
         attention_dropout: float = 0.0,
         causal: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(reads=length)
         self.scale = math.sqrt(width)
         self.positions = nn.Embedding(length, width)
         self.drop = Dropout(dropout)
