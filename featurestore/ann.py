@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import files
+from featurestore import files, remedies
 from featurestore.errors import Conflict, NotFound
 from featurestore.exact import (
     ROWS,
@@ -231,15 +231,13 @@ def read(
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise NotFound(f"index file {path} is gone", remedy="publish again: it is rebuilt") from None
+        raise NotFound(f"index file {path} is gone", remedy=remedies.REBUILD) from None
     if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-        raise Conflict(
-            f"index file {path} is not the one that was written", remedy="delete it and publish again"
-        )
+        raise Conflict(f"index file {path} is not the one that was written", remedy=remedies.REBUILD)
     ivf = faiss.deserialize_index(np.frombuffer(content, np.uint8))
     same = isinstance(ivf, faiss.IndexIVFPQFastScan) and ivf.ntotal == len(vectors) == len(lengths)
     if not same or (expected["rows"], expected["dim"]) != vectors.shape:
-        raise Conflict("the index file does not hold what its manifest says", remedy="publish again")
+        raise Conflict("the index file does not hold what its manifest says", remedy=remedies.REBUILD)
     return Shortlist(vectors, expected["metric"], lengths, ivf, setting)
 
 

@@ -6,6 +6,7 @@ Its name is given by the caller (a hash of the inputs) or, where there is no che
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import uuid
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from featurestore import files
 
 FACTS = "facts.json"
 BATCH_ROWS = 1 << 20  # rows of a record batch of an Arrow file
+DIGEST_ROWS = 65_536  # rows hashed at a time; other rows at a time give another hash
 
 Entry = dict[str, Any]  # of a file, as manifests have it: derived (its folder's name), file, bytes, sha256
 
@@ -95,6 +97,15 @@ class Shelf:
         path = self.folder / entry["derived"] / entry["file"]
         return path.is_file() and bool(path.stat().st_size == entry["bytes"])
 
+    def drop_damaged(self, name: str) -> None:
+        """Take a folder away unless every byte of it is as it was written, so that it is made anew by `put`."""
+        made = self._whole(name)
+        if made is None or any(
+            files.sha256_file(self.folder / name / file) != entry["sha256"]
+            for file, entry in made.files.items()
+        ):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
     def _whole(self, name: str) -> Made | None:
         try:
             kept = files.read_json(self.folder / name / FACTS)
@@ -102,6 +113,14 @@ class Shelf:
         except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or damaged: made again
             return None
         return found if all(self.has(entry) for entry in found.files.values()) else None
+
+
+def digest(head: list[Any], table: pa.Table) -> str:
+    """Hash of facts (JSON) and a table: the key of what is made of them."""
+    found = hashlib.sha256(files.canonical_json(head).encode())
+    for batch in table.combine_chunks().to_batches(DIGEST_ROWS):
+        found.update(batch.serialize())
+    return found.hexdigest()
 
 
 def _made(name: str, sizes: dict[str, dict[str, Any]], facts: dict[str, Any]) -> Made:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import files
+from featurestore import files, remedies
 from featurestore.errors import BadInput, Conflict, NotFound
 from featurestore.exact import (
     ROWS,
@@ -128,7 +128,7 @@ def read(path: str | Path, expected: dict[str, Any]) -> Flat:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise NotFound(f"index file {path} is gone", remedy="publish again: it is rebuilt") from None
+        raise NotFound(f"index file {path} is gone", remedy=remedies.REBUILD) from None
     header = len(_header(expected["rows"], expected["dim"]))
     body = expected["rows"] * expected["dim"] * 4
     memory = _memory(header, body)
@@ -136,9 +136,7 @@ def read(path: str | Path, expected: dict[str, Any]) -> Flat:
         with path.open("rb") as file:
             file.readinto(memory.data)
     if size != len(memory) or hashlib.sha256(memory.data).hexdigest() != expected["sha256"]:
-        raise Conflict(
-            f"index file {path} is not the one that was written", remedy="delete it and publish again"
-        )
+        raise Conflict(f"index file {path} is not the one that was written", remedy=remedies.REBUILD)
     vectors = memory[header:].view(np.float32).reshape(expected["rows"], expected["dim"])
     return _over(memory, vectors, expected["metric"])
 
@@ -166,7 +164,7 @@ def _over(memory: npt.NDArray[np.uint8], vectors: Float32, metric: Metric) -> Fl
 
     flat = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(memory), len(memory)))
     if not isinstance(flat, faiss.IndexFlatIP) or (flat.ntotal, flat.d) != vectors.shape:
-        raise Conflict("the index file does not hold what its manifest says", remedy="publish again")
+        raise Conflict("the index file does not hold what its manifest says", remedy=remedies.REBUILD)
     if len(vectors) and int(flat.get_xb()) != vectors.ctypes.data:
         raise RuntimeError("this version of faiss keeps a flat index in another layout")
     vectors.setflags(write=False)

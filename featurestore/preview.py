@@ -37,7 +37,8 @@ class FeaturePlan:
 
 @dataclass(frozen=True)
 class PublishPlan:
-    """release: the number it would get, or the latest's where nothing changed since (`unchanged`).
+    """release: the number it would get, or the latest's where nothing changed since (`unchanged`), but that files of it
+    are gone or cut short (`damaged`).
 
     added, removed: items against the latest release. events: of the log. bytes: to be derived in all, about; of files
     whose size cannot be told beforehand, None.
@@ -45,6 +46,7 @@ class PublishPlan:
 
     release: str
     unchanged: bool
+    damaged: bool
     items: int
     added: int
     removed: int
@@ -79,8 +81,9 @@ def publication(
         size = _like(latest, "events", latest.n_events if latest else 0, events)
         parts.append(store.tables.disk(log) if size is None else size)
     return PublishPlan(
-        release=latest.name if latest and ready.unchanged else ready.name,
+        release=ready.name,
         unchanged=ready.unchanged,
+        damaged=latest is not None and ready.name == latest.name and not ready.unchanged,
         items=len(ids),
         added=len(np.setdiff1d(ids, before, assume_unique=True)),
         removed=len(np.setdiff1d(before, ids, assume_unique=True)),

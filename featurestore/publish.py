@@ -2,14 +2,14 @@
 
 Two decisions. A derived folder is named by the hash of what went into it (vectors: the ids and value hashes) or, where
 that costs no more, of its content; so whatever is the same in two releases is kept once. And publishing what has not
-changed since the latest release, under no new tag, gives that release back: a number always means a difference.
+changed since the latest release, under no new tag, gives that release back, with its derived files made again where
+they are gone: a number always means a difference.
 
 A kill at any moment leaves the earlier releases as they were: tags without a manifest and `.part` folders are orphans.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from featurestore import bm25, files, indexes, interactions, journal, schema
 from featurestore import definitions as defs
 from featurestore import release as releases
-from featurestore.derived import Entry, Shelf
+from featurestore.derived import Entry, Shelf, digest
 from featurestore.errors import BadInput, Conflict, Stale
 from featurestore.indexes import Wanted
 from featurestore.recipe import Recipe
@@ -71,10 +71,14 @@ def publish(
     tag or recall, Conflict for a tag that is taken or a store that is being written.
     """
     with store.lock("publish", wait), files.disk_errors("the release"):
+        from featurestore import rederive
+
         begun = time.monotonic()
         ready = prepare(store, tag, allow_stale, recall)
-        if ready.unchanged and ready.latest:
-            return ready.latest
+        if ready.latest and ready.name == ready.latest.name:
+            if not ready.unchanged:
+                rederive.rebuild(store, ready.name)
+            return releases.open(store.root, ready.name)
         name, versions = ready.name, ready.versions
         for table, version in versions.items():
             store.tables.tag(table, f"release-{name}", version)
@@ -105,9 +109,9 @@ def publish(
 class Ready:
     """What a release would be made of, once nothing speaks against it.
 
-    name: the number it would get. versions: of each table. recipes: of each published feature, None where it was never
-    resolved. wanted: the index of each. inputs: hash of all that. unchanged: the latest release is the same, whole and
-    under this tag.
+    name: the number it would get; the latest's where that is the same, under this tag. versions: of each table.
+    recipes: of each published feature, None where it was never resolved. wanted: the index of each. inputs: hash of all
+    that. unchanged: the latest is the same, and whole.
     """
 
     name: str
@@ -140,12 +144,12 @@ def prepare(
     inputs = inputs_of(store, versions, active, wanted)
     known = releases.names(store.root)
     latest = releases.open(store.root) if known else None
-    unchanged = False
     if latest and latest.manifest["inputs"] == inputs and tag in (None, latest.tag):
-        unchanged = not latest.verify(content=False)
+        name, unchanged = latest.name, not latest.verify(content=False)
     elif tag is not None and tag in (release.tag for release in releases.every(store.root)):
         raise Conflict(f"there is a release with the tag '{tag}'", remedy="choose another tag")
-    name = f"{int(known[-1]) + 1 if known else 1:04d}"
+    else:
+        name, unchanged = f"{int(known[-1]) + 1 if known else 1:04d}", False
     return Ready(name, versions, active, wanted, status, inputs, latest, unchanged)
 
 
@@ -258,7 +262,7 @@ class _Publishing:
         columns = schema.text_columns(items.schema)
         made = self.shelf.put(
             "text",
-            _digest([*bm25.RECIPE, columns], items.select(columns)),
+            digest([*bm25.RECIPE, columns], items.select(columns)),
             lambda folder: bm25.build(items, columns, folder),
         )
         return {releases.TEXT + name: entry for name, entry in made.files.items()}, made.facts
@@ -318,7 +322,7 @@ class _Publishing:
         on what was wanted of it.
         """
         dim, single = recipe.dim or 0, recipe.value is ValueKind.VECTOR
-        key = _digest(
+        key = digest(
             [recipe.id, dim, str(recipe.value)], pa.table({"id": ids.take(pa.array(rows)), "hash": hashes})
         )
         write = _write_vectors if single else _write_lists
@@ -327,7 +331,7 @@ class _Publishing:
         if not single:
             return {}
         values = self.store.root / "derived" / stored["values"]["derived"] / "values.npy"
-        index_key = _digest([*self.wanted[name].identity(len(rows), dim), key], pa.table({}))
+        index_key = digest([*self.wanted[name].identity(len(rows), dim), key], pa.table({}))
 
         def build(folder: Path) -> dict[str, Any]:
             vectors = np.load(values, mmap_mode="r", allow_pickle=False)
@@ -391,10 +395,3 @@ def _write_lists(folder: Path, dataset: Any, ids: pa.Array, rows: Int32, dim: in
         values[into] = column.flatten().flatten().to_numpy().reshape(-1, dim)
     values.flush()
     return {}
-
-
-def _digest(head: list[Any], table: pa.Table) -> str:
-    digest = hashlib.sha256(files.canonical_json(head).encode())
-    for batch in table.combine_chunks().to_batches(READ_ROWS):
-        digest.update(batch.serialize())
-    return digest.hexdigest()

@@ -1,11 +1,14 @@
-"""A release made again over other versions of its tables: ones without what was forgotten."""
+"""A release made again: from the tables that it pins, or over versions of them without what was forgotten."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from featurestore import publish
-from featurestore.errors import Stale
+from featurestore import files, journal, publish
+from featurestore import release as releases
+from featurestore.derived import Shelf
+from featurestore.errors import Conflict, NotFound, Stale
 from featurestore.indexes import Wanted
 from featurestore.publish import Ready
 from featurestore.recipe import Recipe
@@ -14,6 +17,60 @@ from featurestore.status import FeatureStatus
 
 if TYPE_CHECKING:
     from featurestore.store import Store
+
+
+@dataclass(frozen=True)
+class RebuildReport:
+    """files: derived files of the release, relative to the store, that were damaged or gone and were made again."""
+
+    release: str
+    files: list[str]
+    dry_run: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rebuild(store: Store, name: str, *, dry_run: bool = False, wait: float | None = None) -> RebuildReport:
+    """Make the derived files of a release that are gone or damaged again, from the tables that it pins.
+
+    Every byte of the release is read first. Its manifest changes where a file does not come out the same to the byte,
+    as an approximate index may. Raises NotFound for an unknown release, Conflict where its tables cannot be read any
+    more or the store is being written.
+    """
+    if dry_run:
+        return _damaged(releases.open(store.root, name), dry_run=True)
+    with store.lock("publish", wait), files.disk_errors("the release"):
+        release = releases.open(store.root, name)
+        report = _damaged(release, dry_run=False)
+        if not report.files:
+            return report
+        _check_tables(store, release)
+        shelf = Shelf(store.root / "derived")
+        for folder in {path.split("/")[1] for path in report.files}:
+            shelf.drop_damaged(folder)
+        made = rederive(store, release.manifest, release.manifest["tables"], None)
+        manifest = made | {"inputs": release.manifest["inputs"]}  # it is made of what it was made of
+        if manifest != release.manifest:
+            files.write_json(store.root / "releases" / release.name / releases.MANIFEST, manifest)
+        journal.record(store.root, "publish", release=release.name, rebuilt=report.files)
+        return report
+
+
+def _damaged(release: Release, *, dry_run: bool) -> RebuildReport:
+    paths = [path.relative_to(release.root).as_posix() for path in release.verify()]
+    return RebuildReport(release.name, sorted(set(paths)), dry_run)
+
+
+def _check_tables(store: Store, release: Release) -> None:
+    for table, version in release.manifest["tables"].items():
+        try:
+            store.tables.dataset(table, version)
+        except (NotFound, ValueError, OSError) as error:
+            raise Conflict(
+                f"release {release.name} cannot be made again: version {version} of table '{table}' is gone",
+                remedy="copy derived/ from a copy of the store, or take the release's folder away",
+            ) from error
 
 
 def rederive(

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurestore import files, spelling
+from featurestore import files, remedies, spelling
 from featurestore.errors import BadInput, Conflict, NotFound, did_you_mean
 from featurestore.schema import ValueKind
 
@@ -124,20 +124,24 @@ class Release:
     def facts(self, feature: str) -> dict[str, Any]:
         """What the manifest says of a feature: recipe, recipe_id, kind, dim, table, coverage, files.
 
-        Raises NotFound.
+        Raises NotFound, also for one without files.
         """
-        found: dict[str, Any] | None = self.manifest["features"].get(feature)
-        if found is None:
-            known = self.manifest["features"]
-            raise NotFound(
-                f"release {self.name} has no feature '{feature}'", remedy=did_you_mean(feature, known)
-            )
+        found = self.declared(feature)
         if not found["files"]:
             raise NotFound(
                 f"feature '{feature}' had not been computed when release {self.name} was made",
-                remedy="dualview materialize, then publish again",
+                remedy=remedies.fill_and_publish(self, feature),
             )
         return found
+
+    def declared(self, feature: str) -> dict[str, Any]:
+        """The same of a feature that may not have been computed. Raises NotFound, with the nearest name."""
+        known: dict[str, dict[str, Any]] = self.manifest["features"]
+        if feature not in known:
+            raise NotFound(
+                f"release {self.name} has no feature '{feature}'", remedy=did_you_mean(feature, known)
+            )
+        return known[feature]
 
     def coverage_rows(self) -> list[list[Any]]:
         """One row a feature: name, recipe, items with a value, without input, failed, not current when published."""
@@ -314,14 +318,11 @@ class Release:
     def _path(self, entry: dict[str, Any]) -> Path:
         path: Path = self.root / "derived" / entry["derived"] / entry["file"]
         if not path.exists():
-            raise NotFound(
-                f"{path}, a file of release {self.name}, is gone",
-                remedy="copy derived/ along with releases/, or publish again: derived files are rebuilt",
-            )
+            raise NotFound(f"{path}, a file of release {self.name}, is gone", remedy=remedies.rebuild(self))
         if path.stat().st_size != entry["bytes"]:
             raise Conflict(
                 f"{path} has {path.stat().st_size:,} bytes, release {self.name} wrote {entry['bytes']:,}",
-                remedy="copy it again, or delete its folder and publish again: derived files are rebuilt",
+                remedy=remedies.rebuild(self),
             )
         return path
 

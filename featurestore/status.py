@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore import definitions as defs
-from featurestore import features, files, release, schema
+from featurestore import features, files, release, remedies, schema
 from featurestore.definitions import Definitions, FeatureDef, Locked
 from featurestore.features import Counts
-from featurestore.schema import ValueKind
 
 if TYPE_CHECKING:
     from featurestore.store import Store
@@ -100,8 +99,8 @@ def next_step(store: Store, late: list[FeatureStatus]) -> str:
     declared = [store.definitions.get(feature.name) for feature in late]
     if not declared or any(feature.kind != schema.IMPORTED for feature in declared):
         return f"dualview materialize {store.root}"
-    verb = "import-texts" if declared[0].options.get("value") == ValueKind.TEXT else "import-vectors"
-    return f"dualview {verb} {store.root} {declared[0].name} FILE, with values made anew"
+    first, value = declared[0], declared[0].options.get("value")
+    return f"{remedies.fill(store.root, first.name, first.kind, value)}, with values made anew"
 
 
 def _reasons(store: Store, judge: Judge | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from featurestore.diff import ReleaseDiff
     from featurestore.preview import PublishPlan
+    from featurestore.rederive import RebuildReport
     from featurestore.release import Release
     from featurestore.rollback import RollbackReport
 
@@ -257,6 +258,12 @@ class Store:
         from featurestore import preview
 
         return preview.publication(self, tag=tag, allow_stale=allow_stale, recall=recall)
+
+    def rebuild(self, release: str, *, dry_run: bool = False, wait: float | None = None) -> RebuildReport:
+        """Make lost or damaged derived files of a release again; see `featurestore.rederive.rebuild`."""
+        from featurestore import rederive
+
+        return rederive.rebuild(self, release, dry_run=dry_run, wait=wait)
 
     def release(self, name: str = "latest") -> Release:
         """Open a release. Raises NotFound.

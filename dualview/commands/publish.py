@@ -26,6 +26,15 @@ def run(
             "--recall", metavar="SHARE", help="Of the true 10 nearest, what approximate indexes must find."
         ),
     ] = 0.99,
+    rebuild: Annotated[
+        str | None,
+        typer.Option(
+            "--rebuild",
+            metavar="RELEASE",
+            help="Publish nothing; make lost or damaged files of this release again.",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: DryRun = False,
     wait: Wait = None,
     json: AsJson = False,
@@ -33,8 +42,25 @@ def run(
     """Make a release: every table pinned, with the vectors and indexes that are served."""
     from dualview import console, interrupted
     from dualview.commands.common import open_store
+    from featurestore.errors import BadInput
 
     opened = open_store(store)
+    if rebuild is not None:
+        if tag is not None or allow_stale:
+            raise BadInput(
+                "--rebuild changes neither content nor tag", remedy="leave --tag and --allow-stale out"
+            )
+        report = opened.rebuild(rebuild, dry_run=dry_run, wait=wait)
+        if json:
+            console.as_json(report.to_dict())
+        elif report.files:
+            done = "would be made again" if dry_run else "were made again"
+            console.say(
+                f"release {report.release}: {len(report.files):,} files {done}: {', '.join(report.files)}"
+            )
+        else:
+            console.say(f"release {report.release} is whole: every byte is as it was written")
+        return
     if dry_run:
         plan = opened.plan_publish(tag=tag, allow_stale=allow_stale, recall=recall)
         if json:
@@ -67,6 +93,9 @@ def _print(plan: PublishPlan) -> None:
 
     if plan.unchanged:
         console.say(f"nothing changed since release {plan.release}: it would be given back")
+        return
+    if plan.damaged:
+        console.say(f"nothing changed since release {plan.release}: its damaged files would be made again")
         return
     console.table(
         f"Release {plan.release} would hold {plan.items:,} items ({plan.added:,} new, {plan.removed:,} gone since the "

@@ -104,9 +104,8 @@ def _releases(store: Store, deep: bool) -> list[Finding]:
             continue
         for path in damaged:
             says = f"release {name}: {path} is gone or not as it was written"
-            found.append(
-                Finding("releases", "problem", says, "delete its folder and publish again: it is rebuilt")
-            )
+            remedy = f"dualview publish {store.root} --rebuild {name}"
+            found.append(Finding("releases", "problem", says, remedy))
     checked = "every byte read" if deep else "files there in their sizes"
     return found or [Finding("releases", "ok", f"{len(names)} releases, {checked}")]
 

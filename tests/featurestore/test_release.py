@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from featurestore import features, files, publish, release, schema
+from featurestore import features, files, publish, release, remedies, schema
 from featurestore.errors import BadInput, Conflict, DualviewError, NotFound, Stale
 from featurestore.release import Cell
 from featurestore.store import Store
@@ -219,9 +219,51 @@ def test_derived_files_that_were_deleted_are_rebuilt_the_same(store: Store) -> N
     contents = [path.read_bytes() for path in paths]
     shutil.rmtree(store.root / "derived")
     assert len(first.verify()) == len(paths)
-    store.publish()
+    assert store.publish().name == "0001"
     assert first.verify() == []
     assert [path.read_bytes() for path in paths] == contents
+
+
+def test_one_tag_stays_with_one_release_when_its_files_are_lost(store: Store) -> None:
+    retitle(store, "i004", "Another thing")
+    tagged = store.publish(tag="spring", allow_stale=True)
+    tagged.paths("vector")["values"].unlink()
+    plan = store.plan_publish(tag="spring", allow_stale=True)
+    assert (plan.release, plan.unchanged, plan.damaged) == (tagged.name, False, True)
+    again = store.publish(tag="spring", allow_stale=True)
+    assert again.manifest == tagged.manifest
+    assert again.verify() == []
+    assert [r.tag for r in store.releases()] == ["spring", None]
+
+
+def test_files_of_an_older_release_are_made_again_from_its_own_tables(store: Store) -> None:
+    first = store.release()
+    retitle(store, "i004", "Another thing")
+    shop.materialize(store, "vector")
+    second = store.publish(allow_stale=True)
+    values, ids = first.paths("vector")["values"], first.paths("vector")["cells"]
+    content = values.read_bytes()
+    values.write_bytes(content[:-1] + b"x")  # of the same size
+    ids.unlink()
+    told = store.rebuild("0001", dry_run=True)
+    assert len(told.files) == 2
+    assert not ids.exists()
+    assert store.rebuild("0001").files == told.files
+    assert store.release("0001").manifest == first.manifest
+    assert values.read_bytes() == content
+    assert first.verify() == second.verify() == []
+    assert store.rebuild("0001").files == []
+    assert store.history()[-1]["rebuilt"] == told.files
+
+
+def test_a_release_whose_tables_are_gone_is_not_made_again(store: Store) -> None:
+    first = store.release()
+    path = first.paths("vector")["values"]
+    path.write_bytes(b"cut")
+    shutil.rmtree(store.tables.path(store.feature_table("vector")))
+    with pytest.raises(Conflict, match="cannot be made again: version"):
+        store.rebuild("0001")
+    assert path.read_bytes() == b"cut"
 
 
 # ---- what is refused
@@ -266,8 +308,34 @@ def test_a_feature_that_was_never_computed_is_refused_or_named_as_absent(tmp_pat
         store.publish()
     served = store.publish(allow_stale=True)
     assert served.features == ["vector"]
-    with pytest.raises(NotFound, match="had not been computed"):
+    with pytest.raises(NotFound, match="had not been computed") as caught:
         served.matrix("picture")
+    assert caught.value.remedy == f"dualview import-vectors {store.root} picture FILE, then publish again"
+
+
+def test_a_value_that_is_missing_is_computed_or_brought_by_the_verb_of_its_feature(tmp_path: Path) -> None:
+    toml = """
+    [features.told]
+    kind = "imported"
+    inputs = ["title"]
+    encoder = "imported"
+    value = "text"
+
+    [features.words]
+    kind = "embed_text"
+    inputs = ["text"]
+    encoder = "hashing"
+    """
+    store = Store.create(tmp_path / "store", toml)
+    shop.upsert(store, shop.catalogue())
+    served = store.publish(allow_stale=True)
+    assert (
+        remedies.fill_and_publish(served, "told")
+        == f"dualview import-texts {store.root} told FILE, then publish again"
+    )
+    assert (
+        remedies.fill_and_publish(served, "words") == f"dualview materialize {store.root}, then publish again"
+    )
 
 
 def test_a_store_without_items_has_nothing_to_publish(tmp_path: Path) -> None:
