@@ -21,6 +21,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
+from featurestore import remedies
 from featurestore.errors import BadInput, NotFound, did_you_mean
 from featurestore.index import Index
 from featurestore.release import Cell, FeatureMatrix, Release
@@ -45,10 +46,7 @@ _REASONS = {
         "compare by another feature",
     ),
     Cell.ERROR: ("could not be computed", "see why: dualview errors"),
-    Cell.ABSENT: (
-        "had not been computed when this release was made",
-        "dualview materialize, then publish again",
-    ),
+    Cell.ABSENT: ("had not been computed when this release was made", None),
 }
 
 
@@ -177,7 +175,10 @@ def default_feature(release: Release) -> str:
 def without_vector(release: Release, feature: str, row: int) -> NotFound:
     """Why the item in `row` cannot be compared by `feature`."""
     reason, remedy = _REASONS[release.cell(feature, row)]
-    return NotFound(f"item '{release.ids[row]}' has no vector of '{feature}': it {reason}", remedy=remedy)
+    return NotFound(
+        f"item '{release.ids[row]}' has no vector of '{feature}': it {reason}",
+        remedy=remedy or remedies.fill_and_publish(release, feature),
+    )
 
 
 def chosen_features(release: Release, query: Query, encoder: Encoder | None) -> dict[str, float]:
@@ -187,6 +188,8 @@ def chosen_features(release: Release, query: Query, encoder: Encoder | None) -> 
     so; for both the first that reads both, else the first of each.
     """
     if query.features is not None:
+        for name in query.features:
+            release.declared(name)  # a misspelled name is refused whatever its weight
         return {name: float(weight) for name, weight in query.features.items() if weight}
     asked = [of_text for of_text in (True, False) if (query.text if of_text else query.image) is not None]
     if not asked:

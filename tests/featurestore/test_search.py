@@ -118,6 +118,16 @@ def test_an_item_without_a_vector_is_answered_with_the_reason(served: Release) -
     assert "no picture" in str(caught.value)
 
 
+def test_an_imported_value_that_is_missing_is_answered_with_the_import(tmp_path: Path) -> None:
+    store = shop.build(tmp_path / "store", computed=())
+    shop.materialize(store, "vector", only=10)
+    served = store.publish(allow_stale=True)
+    missing = sorted(set(served.ids.tolist()) - set(served.matrix("vector").ids.tolist()))[0]
+    with pytest.raises(NotFound, match="had not been computed") as caught:
+        similar(served, item=missing)
+    assert caught.value.remedy == f"dualview import-vectors {store.root} vector FILE, then publish again"
+
+
 def test_a_failed_item_is_answered_with_where_to_look(tmp_path: Path) -> None:
     store = shop.build(tmp_path / "store", computed=())
     shop.materialize(store, "vector", broken=("i004",))

@@ -439,3 +439,10 @@ def test_looking_at_every_vector_gives_the_same_where_the_index_is_exact(served:
         Query(text="Thing 8", mode="hybrid"),
     ):
         assert search(served, replace(query, exact=True), Words()).equals(search(served, query, Words()))
+
+
+@pytest.mark.parametrize("items", [("i001",), ("i001", "i002")])
+def test_a_misspelled_feature_is_refused_whatever_its_weight(served: Release, items: tuple[str, ...]) -> None:
+    with pytest.raises(NotFound, match="no feature 'pictur'") as caught:
+        search(served, Query(items=items, features={"vector": 1.0, "pictur": 0.0}))
+    assert caught.value.remedy == "did you mean 'picture'?"
