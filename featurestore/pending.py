@@ -26,10 +26,19 @@ def begin(root: Path, verb: str, facts: dict[str, Any]) -> None:
 
 def read(root: Path) -> dict[str, Any] | None:
     """What was begun and not finished, or None."""
-    if not (root / FILE).exists():
+    try:
+        intent: dict[str, Any] = files.read_json(root / FILE)
+    except FileNotFoundError:
         return None
-    intent: dict[str, Any] = files.read_json(root / FILE)
     return intent
+
+
+def notice(root: Path) -> str | None:
+    """What to tell of what is pending, or None."""
+    intent = read(root)
+    if intent is None:
+        return None
+    return f"'{intent['verb']}' was interrupted, or runs now; the next verb that writes finishes it"
 
 
 def done(root: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore import definitions as defs
-from featurestore import features, files, release, remedies, schema
+from featurestore import features, files, pending, release, remedies, schema
 from featurestore.definitions import Definitions, FeatureDef, Locked
 from featurestore.features import Counts
 
@@ -55,6 +55,7 @@ class StoreStatus:
     releases: int
     features: list[FeatureStatus]
     disk: dict[str, int] = field(default_factory=dict)  # bytes of each part of the store's folder
+    pending: str | None = None  # what to tell of a verb that was begun and has not ended
 
     @property
     def current(self) -> bool:
@@ -72,7 +73,9 @@ def read(store: Store, *, read_only: bool = False, judge: Judge | None = None) -
     recipe, such as an encoder of a newer version or a model folder that changed; None for nothing.
     """
     reasons = _reasons(store, judge)
-    return replace(_counted(store, reasons, read_only), disk=_disk(store.root))
+    return replace(
+        _counted(store, reasons, read_only), disk=_disk(store.root), pending=pending.notice(store.root)
+    )
 
 
 def _counted(store: Store, reasons: dict[str, str], read_only: bool) -> StoreStatus:

@@ -34,6 +34,8 @@ def run(
             f"{opened.root}: {status.items:,} items ({status.items_without_image:,} without image), "
             f"{status.events:,} events, {status.quarantined:,} rows set aside, release {status.release or 'none'}"
         )
+        if status.pending:
+            console.warn(status.pending)
         sizes = [f"{part} {console.megabytes(size)}" for part, size in status.disk.items() if size]
         console.say(f"on disk: {', '.join(sizes) or 'nothing yet'}; releases: {status.releases:,}")
         console.table(

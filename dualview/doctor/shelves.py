@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dualview.doctor import Finding
 from dualview.store import Store
-from featurestore import files, images
+from featurestore import files, images, pending
 from featurestore import release as releases
 from featurestore.errors import DualviewError
 from featurestore.lock import WriterLock
@@ -21,7 +21,7 @@ ANEW = "restore the folder from a copy; a feature's table can be deleted and mat
 
 def examine(store: Store, deep: bool) -> list[Finding]:
     tables = [*_tables(store, deep), *_releases(store, deep), *_artifacts(store, deep)]
-    return [_lock(store), *tables, *_pictures(store, deep), *_runs(store)]
+    return [_lock(store), *_pending(store), *tables, *_pictures(store, deep), *_runs(store)]
 
 
 def _lock(store: Store) -> Finding:
@@ -38,6 +38,11 @@ def _lock(store: Store) -> Finding:
         says = f"'{holder['verb']}' of {holder['since']} (process {holder['pid']}) ended without finishing"
         return Finding("lock", "note", says, "run the same command again: it goes on where it was")
     return Finding("lock", "ok", "nobody is writing")
+
+
+def _pending(store: Store) -> list[Finding]:
+    says = pending.notice(store.root)
+    return [Finding("lock", "note", says, "run it again, or any verb that writes")] if says else []
 
 
 def _held(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 
 from dualview import Store
 from dualview.doctor import Finding, examine
+from featurestore import failpoints
 from featurestore.errors import NotFound
 from featurestore.lock import WriterLock
 
@@ -86,6 +88,23 @@ def test_a_file_of_a_release_that_changed_in_its_bytes_is_found_by_a_deep_look_a
     assert shop.publish().name == "0001"  # nothing changed, and sizes are as they were
     shop.rebuild("0001")
     assert about(examine(shop.root, deep=True), "releases")[0].level == "ok"
+
+
+def test_what_was_interrupted_and_is_pending_is_told_until_it_is_finished(shop: Store) -> None:
+    shop.ingest(pa.table({"item_id": ["a"], "title": ["green mug"]}))
+    script = (
+        f"from featurestore.store import Store; Store.open({str(shop.root)!r}).rollback('0001', discard=True)"
+    )
+    environment = os.environ | {failpoints.VARIABLE: "after rename to pending.json"}
+    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    assert killed.returncode == failpoints.KILLED
+    says = "'rollback' was interrupted, or runs now; the next verb that writes finishes it"
+    assert shop.status().pending == says
+    assert says in [finding.says for finding in about(examine(shop.root), "lock")]
+    shop.gc()
+    assert shop.status().pending is None
+    assert len(about(examine(shop.root), "lock")) == 1
+    assert shop.release().name == "0002"
 
 
 def test_a_damaged_manifest_is_a_problem_with_a_remedy_that_mends_it(shop: Store) -> None:
