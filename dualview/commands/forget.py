@@ -62,9 +62,8 @@ def _tell(report: ForgetReport, store: object) -> None:
         )
     if report.answers:
         console.warn(
-            f"{report.answers:,} answers of describers that were in no table yet "
-            f"{'would go' if report.dry_run else 'are gone'}, since whom they are about is not kept: "
-            "materialize asks again"
+            f"answers of describers that were in no table yet{' and would go' if report.dry_run else ', gone now'}: "
+            f"{report.answers:,}. Whom they are about is not kept; materialize asks again"
         )
     if not (report.users or report.items):
         return

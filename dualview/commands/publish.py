@@ -54,10 +54,8 @@ def run(
         if json:
             console.as_json(report.to_dict())
         elif report.files:
-            done = "would be made again" if dry_run else "were made again"
-            console.say(
-                f"release {report.release}: {len(report.files):,} files {done}: {', '.join(report.files)}"
-            )
+            done = "to be made again" if dry_run else "made again"
+            console.say(f"release {report.release}: {done}: {', '.join(report.files)}")
         else:
             console.say(f"release {report.release} is whole: every byte is as it was written")
         return
