@@ -76,6 +76,11 @@ def check(root: Path, definition: FeatureDef, definitions: Definitions) -> None:
             f"{where}: the prompt {prompt.source} asks for JSON, and '{definition.encoder}' asks nobody",
             remedy="name a prompt without '## schema'",
         )
+    if not isinstance(options, PromptedOptions) and WORDS in prompt.slots:
+        raise BadInput(
+            f"{where}: the prompt {prompt.source} asks for a number of words, and '{definition.encoder}' asks nobody",
+            remedy=f"leave prompt out for the item's text as it stands, or name one without {{{WORDS}}}",
+        )
     above = definitions.upstream(definition.name)
     declared = {
         given: [f"{FEATURE}{bare}" if (bare := given.removeprefix(FEATURE)) in above else _plain(given)]

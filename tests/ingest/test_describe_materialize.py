@@ -264,6 +264,11 @@ def test_a_prompt_file_that_is_gone_is_said(store: Store, teller: Teller) -> Non
         (one() + 'model = "m"\n', "encoder 'teller' takes no model", "remove"),
         (one().replace('"teller"', '"openai"'), "encoder 'openai' needs a model", "model ="),
         (one().replace('"teller"', '"template"'), "sees no pictures", "{image}"),
+        (
+            '[features.told]\nkind = "describe"\ninputs = ["text"]\nencoder = "template"\nprompt = "dmesr-text"\n',
+            "asks for a number of words, and 'template' asks nobody",
+            "leave prompt out",
+        ),
         (one().replace('"describe"', '"descibe"'), "unknown kind 'descibe'", "did you mean 'describe'?"),
         (
             one(inputs='["image", "titel"]'),
