@@ -66,7 +66,7 @@ class Given:
         return self.vectors[text]
 
     def image(self, feature: str, image: object) -> np.ndarray:
-        raise NotImplementedError("there are texts only")
+        raise TypeError("there are texts only")
 
 
 def hybrid_comparison(

@@ -53,9 +53,9 @@ def build(items: pa.Table, columns: list[str], folder: Path) -> dict[str, Any]:
         "items": sum(map(bool, found)),
     }
     if vocabulary:
-        library = _library().BM25(method="lucene", k1=K1, b=B)
-        library.index((found, vocabulary), create_empty_token=False, show_progress=False)
-        library.save(folder)
+        index = _library().BM25(method="lucene", k1=K1, b=B)
+        index.index((found, vocabulary), create_empty_token=False, show_progress=False)
+        index.save(folder)
     return facts
 
 
@@ -63,7 +63,7 @@ def build(items: pa.Table, columns: list[str], folder: Path) -> dict[str, Any]:
 class TextIndex:
     """The opened index: of each word, which items have it and what it adds to their score."""
 
-    library: Any  # bm25s.BM25
+    index: Any  # bm25s.BM25
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -72,11 +72,11 @@ class TextIndex:
 
     def __len__(self) -> int:
         """Items, with and without words."""
-        return int(self.library.scores["num_docs"])
+        return int(self.index.scores["num_docs"])
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        known: dict[str, int] = self.library.vocab_dict
+        known: dict[str, int] = self.index.vocab_dict
         return known
 
     def known(self, text: str) -> list[int]:
@@ -98,7 +98,7 @@ class TextIndex:
         asked = self.known(text)
         if not asked:
             return np.zeros(len(self), np.float32)
-        scores: Float32 = self.library.get_scores_from_ids(asked)
+        scores: Float32 = self.index.get_scores_from_ids(asked)
         return scores
 
     def search(

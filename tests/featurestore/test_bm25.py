@@ -80,7 +80,7 @@ def test_the_index_is_plain_files_that_are_mapped_and_no_pickle(tmp_path: Path) 
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", ".npy", ".npy", ".npy"]
     for path in tmp_path.glob("*.npy"):
         np.load(path, allow_pickle=False)
-    assert isinstance(index.library.scores["data"], np.memmap)
+    assert isinstance(index.index.scores["data"], np.memmap)
 
 
 def test_the_same_texts_give_the_same_files(tmp_path: Path) -> None:
