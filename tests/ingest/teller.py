@@ -23,6 +23,10 @@ def colour(picture: Any) -> str:
     return "#" + "".join(f"{v:02x}" for v in middle)
 
 
+class Killed(BaseException):
+    """Stands for a process that ends."""
+
+
 class Teller:
     def __init__(self) -> None:
         self.asked: list[Request] = []
@@ -35,6 +39,16 @@ class Teller:
         for place in reversed(range(len(requests))):
             self.asked.append(requests[place])
             yield place, self.answer(requests[place])
+
+    def dies_at(self, question: int) -> None:
+        """At that question (from 1) the process is killed; those before are answered."""
+
+        def answer(request: Request) -> Answer | CellError:
+            if len(self.asked) == question:
+                raise Killed
+            return plain(request)
+
+        self.answer = answer
 
     def close(self) -> None:
         self.closed += 1

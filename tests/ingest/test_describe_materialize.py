@@ -23,7 +23,7 @@ from ingest.materialize import FeatureReport, materialize
 from tests.ingest import tiny_vlms
 from tests.ingest.catalogue import ROWS, edited, fill, scribble
 from tests.ingest.faulty_endpoint import Endpoint, serving
-from tests.ingest.teller import Teller, TellerMaker, plain
+from tests.ingest.teller import Killed, Teller, TellerMaker, plain
 
 PROMPTS = {
     "image": "## user\n{image}\n",
@@ -357,20 +357,10 @@ def test_sample_takes_the_same_items_for_every_feature_and_limit_the_first(
 # ---- nothing that was paid for is lost
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_what_was_answered_before_a_crash_is_not_asked_again(store: Store, teller: Teller) -> None:
     declare(store, one())
     fill(store)
-
-    def dying(request: Request) -> Answer | CellError:
-        if len(teller.asked) == 3:
-            raise Killed
-        return plain(request)
-
-    teller.answer = dying
+    teller.dies_at(3)
     with pytest.raises(Killed):
         materialize(store)
     assert not store.tables.exists(store.feature_table("told"))
@@ -389,13 +379,7 @@ def test_what_was_answered_before_a_crash_is_not_asked_again(store: Store, telle
 def test_an_answer_to_an_input_that_changed_meanwhile_is_not_taken(store: Store, teller: Teller) -> None:
     declare(store, one())
     fill(store)
-
-    def dying(request: Request) -> Answer | CellError:
-        if len(teller.asked) == 4:
-            raise Killed
-        return plain(request)
-
-    teller.answer = dying
+    teller.dies_at(4)
     with pytest.raises(Killed):
         materialize(store)
     teller.answer = plain
@@ -414,13 +398,7 @@ def test_answers_beyond_a_limit_wait_in_the_spool_and_torn_lines_are_passed_over
 ) -> None:
     declare(store, one())
     fill(store)
-
-    def dying(request: Request) -> Answer | CellError:
-        if len(teller.asked) == 4:
-            raise Killed
-        return plain(request)
-
-    teller.answer = dying
+    teller.dies_at(4)
     with pytest.raises(Killed):
         materialize(store)
     teller.answer = plain

@@ -21,11 +21,10 @@ from ingest.describe.spool import Spool
 from ingest.estimate import estimate
 from ingest.materialize import materialize
 from tests.ingest.catalogue import ROWS, fill
-from tests.ingest.teller import Teller, TellerMaker, plain
+from tests.ingest.teller import Killed, Teller, TellerMaker, plain
 from tests.ingest.test_describe_materialize import (
     CHAIN,
     PROMPTS,
-    Killed,
     cells,
     declare,
     one,
@@ -174,13 +173,7 @@ def test_other_rules_judge_the_answers_that_there_are(store: Store, teller: Tell
 def test_what_waits_in_the_spool_goes_with_its_question(store: Store, teller: Teller) -> None:
     declare(store, one())
     fill(store)
-
-    def dying(request: Request) -> Answer | CellError:
-        if len(teller.asked) == 4:
-            raise Killed
-        return plain(request)
-
-    teller.answer = dying
+    teller.dies_at(4)
     with pytest.raises(Killed):
         materialize(store)
     declare(store, one(on_length="error"))
