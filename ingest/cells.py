@@ -56,18 +56,6 @@ class Groups:
         self.first = todo.take(pa.array(first))[schema.ITEM_ID]
         self.hashes = [str(each) for each in hashes[first]]
 
-    def keep(self, groups: Places) -> Groups:
-        """Only these groups, numbered anew from 0."""
-        kept = object.__new__(Groups)
-        kept._todo, kept.first = self._todo, self.first.take(pa.array(groups))
-        kept.hashes = [self.hashes[group] for group in groups]
-        sizes = self._starts[groups + 1] - self._starts[groups]
-        kept._starts = np.concatenate([[0], np.cumsum(sizes)])
-        kept._members = np.concatenate(
-            [self._members[self._starts[g] : self._starts[g + 1]] for g in groups] or [self._members[:0]]
-        )
-        return kept
-
     def rows(self, groups: Places) -> tuple[pa.Table, Places]:
         """(rows of the plan in these groups, for each of them the place of its group in `groups`)."""
         sizes = self._starts[groups + 1] - self._starts[groups]
@@ -95,10 +83,12 @@ class Sink:
             self.put(rows.slice(start, self._commit_rows), Status.NO_INPUT)
 
     def add(self, groups: Groups, encoded: Encoded) -> None:
+        if len(encoded.empty):
+            self.no_input(groups.rows(encoded.empty)[0])
         if len(encoded.places):
             rows, place = groups.rows(encoded.places)
             kind = schema.value_type(self._recipe.value, self._recipe.dim)
-            self.put(rows, Status.OK, values=_vectors(encoded.vectors[place], kind))
+            self.put(rows, Status.OK, values=_values(encoded, place, kind))
         for group, error in encoded.errors.items():
             self.put(groups.rows(np.asarray([group]))[0], Status.ERROR, error=error)
 
@@ -144,6 +134,17 @@ class Sink:
         late = time.monotonic() - self._committed > COMMIT_SECONDS
         if self._waiting >= self._commit_rows or late:
             self.flush()
+
+
+def _values(encoded: Encoded, place: Places, kind: pa.DataType) -> pa.Array:
+    """The values at `place` of `encoded.places`, as their column holds them: a vector each, or a list of vectors."""
+    if encoded.offsets is None:
+        return _vectors(encoded.vectors[place], kind)
+    counts = np.diff(encoded.offsets)[place]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    chosen = np.repeat(encoded.offsets[place] - offsets[:-1], counts) + np.arange(offsets[-1])
+    vectors = _vectors(encoded.vectors[chosen], kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), vectors, type=kind)
 
 
 def _vectors(values: Vectors, kind: pa.DataType) -> pa.Array:

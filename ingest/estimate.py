@@ -28,11 +28,10 @@ from featurestore.errors import ModelUnavailable
 from featurestore.schema import State
 from ingest import materialize, resolve
 from ingest.cells import Groups
+from ingest.compute import Job, compute
 from ingest.describe import recipes
-from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
-from ingest.pipeline import encode_images, encode_texts
 
 if TYPE_CHECKING:
     from featurestore.definitions import FeatureDef
@@ -289,25 +288,10 @@ def _to_fit(definition: FeatureDef, recipe: Recipe) -> bool:
 
 
 @estimates("embed_image")
-def images(work: Work) -> Usage:
-    """Pictures: read, decoded and encoded."""
-    maker = base.maker(work.definition.kind, work.definition.encoder)
-    begun = time.perf_counter()
-    encoder = maker.load(work.recipe, work.tools)
-    loading = time.perf_counter() - begun
-    dim = work.recipe.dim or 0
-
-    def run(inputs: pa.Table) -> None:
-        shas = inputs[schema.IMAGE_SHA256].to_pylist()
-        for _ in encode_images(encoder, work.store.tables, shas, dim):
-            pass
-
-    return _timed(work, run, loading)
-
-
 @estimates("embed_text")
-def texts(work: Work) -> Usage:
-    """Texts: documents written and encoded, a fit on a sample before where there is none."""
+@estimates("embed_tokens")
+def encoded(work: Work) -> Usage:
+    """Inputs read and encoded, a fit on a sample before where there is none."""
     maker = base.maker(work.definition.kind, work.definition.encoder)
     with _fitted(work) as (recipe, tools, fitting, notes):
         if maker.fitted and not recipe.artifacts:
@@ -315,11 +299,9 @@ def texts(work: Work) -> Usage:
         begun = time.perf_counter()
         encoder = maker.load(recipe, tools)
         loading = time.perf_counter() - begun + fitting
-        labels = bool(recipe.options["labels"])
 
         def run(inputs: pa.Table) -> None:
-            found = [text for text in documents(inputs, resolve.names(recipe), labels=labels) if text]
-            for _ in encode_texts(encoder, found, recipe.dim or 0):
+            for _ in compute(Job(work.store.tables, recipe, encoder, inputs)):
                 pass
 
         return _timed(work, run, loading, notes)

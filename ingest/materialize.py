@@ -24,12 +24,11 @@ from featurestore.files import sha256_text
 from featurestore.schema import State, Status
 from ingest import resolve
 from ingest.cells import Groups, Progress, Silent, Sink
+from ingest.compute import Job, compute
 from ingest.describe.cost import Budget
 from ingest.describe.run import Describing
-from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
-from ingest.pipeline import encode_images, encode_texts
 from ingest.resolve import fit_transform
 
 if TYPE_CHECKING:
@@ -244,20 +243,9 @@ class _Run:
             return
         groups = Groups(todo)
         self.loaded = True
-        maker = base.maker(definition.kind, definition.encoder)
         inputs = read_inputs(self.store, recipe, groups.first)
-        assert recipe.dim is not None
-        if definition.kind == "embed_image":
-            shas = inputs[schema.IMAGE_SHA256].to_pylist()
-            found = encode_images(maker.load(recipe, tools), self.store.tables, shas, recipe.dim)
-        else:
-            texts = documents(inputs, resolve.names(recipe), labels=bool(recipe.options["labels"]))
-            blank = np.flatnonzero([not text for text in texts])  # a list with nothing but NULLs in it
-            sink.no_input(groups.rows(blank)[0])
-            groups = groups.keep(np.flatnonzero([bool(text) for text in texts]))
-            texts = [text for text in texts if text]
-            found = encode_texts(maker.load(recipe, tools), texts, recipe.dim)
-        for encoded in found:
+        encoder = base.maker(definition.kind, definition.encoder).load(recipe, tools)
+        for encoded in compute(Job(self.store.tables, recipe, encoder, inputs)):
             sink.add(groups, encoded)
 
 

@@ -53,11 +53,12 @@ def check(store: Store, definition: FeatureDef) -> None:
     base.check_options(definition.name, maker, definition.options)
     if definition.model is not None and not maker.needs_model:
         raise BadInput(f"{where}: encoder '{definition.encoder}' takes no model", remedy="remove model")
-    if definition.kind == "embed_image" and definition.inputs != [schema.IMAGE]:
-        raise BadInput(f"{where}: embed_image reads the picture", remedy='inputs = ["image"]')
-    if definition.kind == "embed_text" and schema.IMAGE in definition.inputs:
+    if definition.kind == "embed_image":
+        if definition.inputs != [schema.IMAGE]:
+            raise BadInput(f"{where}: embed_image reads the picture", remedy='inputs = ["image"]')
+    elif schema.IMAGE in definition.inputs:
         raise BadInput(
-            f"{where}: embed_text reads no pictures", remedy='inputs = ["text"], or names of columns'
+            f"{where}: {definition.kind} reads no pictures", remedy='inputs = ["text"], or names of columns'
         )
 
 
@@ -138,7 +139,7 @@ def draft(
         encoder=definition.encoder,
         model=resolved.model,
         options=resolved.options,
-        value=ValueKind.VECTOR,
+        value=maker.value,
         dim=resolved.dim or 1,
         code_version=maker.code_version,
     )

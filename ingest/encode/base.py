@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featurestore.errors import BadInput, CellError, did_you_mean
+from featurestore.schema import ValueKind
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Vectors = npt.NDArray[np.float32]
 Role = Literal["document", "query"]
-Kind = Literal["embed_text", "embed_image"]
+Kind = Literal["embed_text", "embed_image", "embed_tokens"]
 
 ZERO = CellError("zero_vector", "the encoder gave a vector of zeros, which has no direction to compare by")
 NAN = CellError("nan_output", "the encoder gave a vector with NaN or infinite values")
@@ -97,6 +98,7 @@ class Maker(ABC, Generic[O]):
 
     name: ClassVar[str]
     kind: ClassVar[Kind]
+    value: ClassVar[ValueKind] = ValueKind.VECTOR  # what an item gets
     options: ClassVar[type[Options]]
     code_version: ClassVar[int] = 1
     fitted: ClassVar[bool] = False
@@ -136,7 +138,10 @@ class Tools:
         return self.artifacts.path(recipe.artifacts[name])
 
 
+Wrap = Callable[[Maker[Any]], Maker[Any]]
+
 _makers: dict[tuple[str, str], Maker[Any]] = {}
+_derived: dict[str, tuple[Kind, Wrap]] = {}
 
 
 def register(
@@ -152,20 +157,31 @@ def register(
     return add
 
 
+def derive(kind: Kind, *, of: Kind) -> Callable[[Wrap], Wrap]:
+    """Register a kind that has no encoders of its own: its makers are those of another kind, wrapped."""
+
+    def add(wrap: Wrap) -> Wrap:
+        _derived[kind] = (of, wrap)
+        return wrap
+
+    return add
+
+
 def known() -> list[tuple[str, str]]:
-    """(kind, name) of every encoder there is."""
+    """(kind, name) of every encoder there is, as it was registered: one that a query can be put through."""
     return sorted(_makers)
 
 
 def kinds() -> list[str]:
-    return sorted({kind for kind, _ in _makers})
+    return sorted({kind for kind, _ in _makers} | set(_derived))
 
 
 def maker(kind: str, name: str) -> Maker[Any]:
     """The maker of a definition. Raises BadInput for an unknown encoder, with the nearest known one."""
-    found = _makers.get((kind, name))
+    own, wrap = _derived.get(kind, (kind, None))
+    found = _makers.get((own, name))
     if found is None:
-        there = [n for k, n in _makers if k == kind]
+        there = [n for k, n in _makers if k == own]
         others = [k for k, n in _makers if n == name]
         if others:
             raise BadInput(
@@ -173,7 +189,7 @@ def maker(kind: str, name: str) -> Maker[Any]:
                 remedy=f"kind = {' or '.join(others)}, or one of the encoders: {', '.join(sorted(there))}",
             )
         raise BadInput(f"unknown encoder '{name}' for {kind}", remedy=did_you_mean(name, there))
-    return found
+    return wrap(found) if wrap else found
 
 
 def check_options(feature: str, maker: Maker[O], given: dict[str, Any]) -> O:
