@@ -235,8 +235,9 @@ class Release:
 
             facts = self.facts(feature)
             if facts["kind"] != ValueKind.VECTOR:
+                held = "texts" if facts["kind"] == ValueKind.TEXT else "several vectors an item"
                 raise BadInput(
-                    f"feature '{feature}' holds {facts['kind']}: items are compared by a feature of one vector each",
+                    f"feature '{feature}' holds {held}: items are compared by a feature of one vector each",
                     remedy=f"choose one of: {', '.join(self.searchable) or 'none in this release'}",
                 )
             stored = facts["files"]

@@ -5,8 +5,9 @@ One function a kind, registered under its name; `materialize` writes what it giv
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """Inputs of one feature, and what makes values of them. inputs: a row for each, columns as of `read_inputs`."""
+    """Inputs of one feature, and what makes values of them.
+
+    inputs: a row for each, columns as of `read_inputs`. tally: what to tell of it afterwards, counted.
+    """
 
     tables: Tables
     recipe: Recipe
     encoder: Any
     inputs: pa.Table
+    tally: Counter[str] = field(default_factory=Counter)
 
     @property
     def dim(self) -> int:
@@ -73,9 +78,13 @@ def _texts(job: Job) -> Iterator[Encoded]:
 
 @computes("embed_tokens")
 def _tokens(job: Job) -> Iterator[Encoded]:
-    full, texts, blank = _with_any(tokens(job.inputs, names(job.recipe), job.recipe.options))
+    cut = tokens(job.inputs, names(job.recipe), job.recipe.options)
+    job.tally["tokens beyond max_tokens were dropped"] += cut.dropped
+    full, texts, blank = _with_any(cut.tokens)
     yield blank
     for encoded in encode_tokens(job.encoder, texts, job.dim):
+        had = sum(len(texts[place]) for place in encoded.places)
+        job.tally["tokens had no vector and were left out"] += had - len(encoded.vectors)
         yield encoded.of(full)
 
 

@@ -9,6 +9,7 @@ neither a model library nor lancedb.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from ingest.describe.cost import Budget
 from ingest.describe.run import Describing
 from ingest.encode import base
 from ingest.encode.models import Models
-from ingest.resolve import fit_transform
+from ingest.fitting import fit_transform
 
 if TYPE_CHECKING:
     from featurestore.definitions import FeatureDef
@@ -198,10 +199,12 @@ class _Run:
             describing = Describing(self.store, definition, recipe, tools, self.budget)
             describing.begin(len(todo))
             sink.on_commit = describing.spool.committed
+        tally: Counter[str] = Counter()
         for start in range(0, len(todo), READ_ROWS):
-            self._compute(definition, recipe, todo.slice(start, READ_ROWS), sink, tools, describing)
+            self._compute(definition, recipe, todo.slice(start, READ_ROWS), sink, tools, describing, tally)
         sink.flush()
         self.progress.done()
+        notes += tuple(f"{count:,} {what}" for what, count in tally.items() if count)
         if describing is not None:
             notes += describing.end(whole=self.chosen.all_of(plan))
         report = FeatureReport(
@@ -229,8 +232,9 @@ class _Run:
         sink: Sink,
         tools: base.Tools,
         describing: Describing | None,
+        tally: Counter[str],
     ) -> None:
-        """Compute the cells of `todo`; equal inputs are computed once."""
+        """Compute the cells of `todo`; equal inputs are computed once. tally: what to tell of it, counted."""
         if describing is not None:
             self.loaded = True
             groups = Groups(todo)
@@ -245,7 +249,7 @@ class _Run:
         self.loaded = True
         inputs = read_inputs(self.store, recipe, groups.first)
         encoder = base.maker(definition.kind, definition.encoder).load(recipe, tools)
-        for encoded in compute(Job(self.store.tables, recipe, encoder, inputs)):
+        for encoded in compute(Job(self.store.tables, recipe, encoder, inputs, tally)):
             sink.add(groups, encoded)
 
 

@@ -8,18 +8,16 @@ and a fitted transform keeps its fit until `dualview fit --refit`. To find that 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore import journal, schema
+from featurestore import schema
 from featurestore.definitions import DOCUMENT, FeatureDef
-from featurestore.errors import BadInput, Conflict, did_you_mean
+from featurestore.errors import BadInput, did_you_mean
 from featurestore.recipe import COLUMN, FEATURE, Recipe, table_name
 from featurestore.schema import ValueKind
 from ingest.describe import base as describers
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 IMPORTED = schema.IMPORTED
 FIT_ROWS = 200_000  # texts a fit looks at, spread evenly over the ids
-DRIFT_ROWS = 20_000  # texts looked at for words that a fit does not know
 
 
 def check(store: Store, definition: FeatureDef) -> None:
@@ -53,6 +50,11 @@ def check(store: Store, definition: FeatureDef) -> None:
     base.check_options(definition.name, maker, definition.options)
     if definition.model is not None and not maker.needs_model:
         raise BadInput(f"{where}: encoder '{definition.encoder}' takes no model", remedy="remove model")
+    if maker.value is ValueKind.VECTORS and definition.index != "auto":
+        raise BadInput(
+            f"{where}: {definition.kind} gives several vectors an item, which have no index",
+            remedy="remove index",
+        )
     if definition.kind == "embed_image":
         if definition.inputs != [schema.IMAGE]:
             raise BadInput(f"{where}: embed_image reads the picture", remedy='inputs = ["image"]')
@@ -164,7 +166,7 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
     fit = maker.fit(corpus, recipe.options)
     artifacts = {maker.artifact: store.artifacts.put(fit.files)} if fit.files else {}
     recipe = recipe.model_copy(update={"dim": fit.dim, "artifacts": artifacts})
-    ids = _live_ids(store)
+    ids = live_ids(store)
     facts = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "items": len(ids),
@@ -183,123 +185,13 @@ def fitted(definition: FeatureDef) -> bool:
     return base.maker(definition.kind, definition.encoder).fitted
 
 
-def fit_transform(store: Store, feature: str, refit: bool = False, *, wait: float | None = None) -> Recipe:
-    """Fit a feature's transform on today's catalogue: a new artifact, a new recipe, a new table to fill.
-
-    What is published keeps serving the old one. Raises BadInput for an encoder that is not fitted, Conflict where a
-    fit exists and `refit` is not asked for.
-    """
-    with store.lock("fit", wait):
-        begun = time.monotonic()
-        definition = _fittable(store, feature, refit, Models(store.root))
-        before = store.recipe(feature)
-        recipe = resolve(store, definition)[0]
-        facts = store.locked()[feature].fitted or {}
-        journal.record(
-            store.root,
-            "fit",
-            feature=feature,
-            recipe=recipe.short,
-            before=before.short if before else None,
-            items=facts.get("items"),
-            texts=facts.get("texts"),
-            seconds=round(time.monotonic() - begun, 3),
-        )
-        return recipe
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """What a fit would learn from. recipe: the active one, whose values it would leave behind; None for a first fit."""
-
-    feature: str
-    encoder: str
-    recipe: str | None
-    columns: list[str]
-    items: int
-    texts: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def plan_fit(store: Store, feature: str, refit: bool = False) -> FitPlan:
-    """What `fit_transform` would fit on; raises as it does, and writes nothing."""
-    models = Models(store.root, read_only=True)
-    definition = _fittable(store, feature, refit, models)
-    recipe = draft(store, definition, store.recipes(), models)
-    corpus = sum(1 for _ in texts(store, recipe, rows=FIT_ROWS))
-    before = store.recipe(feature)
-    return FitPlan(
-        feature,
-        definition.encoder,
-        before.short if before else None,
-        names(recipe),
-        len(_live_ids(store)),
-        corpus,
-    )
-
-
-def _fittable(store: Store, feature: str, refit: bool, models: Models) -> FeatureDef:
-    """The definition of a feature that may be fitted now."""
-    definition = store.definitions.get(feature)
-    check(store, definition)
-    if not fitted(definition):
-        raise BadInput(
-            f"feature '{feature}' has nothing to fit: encoder '{definition.encoder}' learns nothing from the catalogue",
-            remedy="dualview materialize computes it",
-        )
-    if not store.tables.exists(schema.ITEMS):
-        raise BadInput("the store has no items to fit on", remedy=f"dualview ingest {store.root} items.csv")
-    locked = store.locked().get(feature)
-    if locked is not None and locked.recipe.artifacts and not refit and active(store, definition, models):
-        when = (locked.fitted or {}).get("at", "earlier")
-        raise Conflict(
-            f"feature '{feature}' is fitted already ({when}), and a new fit makes every vector anew",
-            remedy=f"dualview fit {store.root} {feature} --refit",
-        )
-    return definition
-
-
-@dataclass(frozen=True)
-class Drift:
-    """How far today's catalogue is from the one that a feature was fitted on.
-
-    unknown_words: share of the words, in items added or edited since, that the fit does not know.
-    """
-
-    items_then: int
-    items_now: int
-    changed_since: int
-    unknown_words: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def drift(store: Store, feature: str) -> Drift | None:
-    """See `Drift`; None for a feature that is not fitted. Light: reads the vocabulary and the changed items only."""
-    from ingest.encode.tfidf import ARTIFACT, unknown_words
-
-    locked = store.locked().get(feature)
-    if locked is None or not locked.fitted:
-        return None
-    recipe = locked.recipe
-    since = f"{schema.UPDATED_AT} > timestamp '{locked.fitted['at'][:19].replace('T', ' ')}'"
-    changed = store.tables.dataset(schema.ITEMS).count_rows(f"{_LIVE} AND {since}")
-    folder = store.artifacts.path(recipe.artifacts[ARTIFACT]) if ARTIFACT in recipe.artifacts else None
-    words = recipe.options.get("terms") != "letters"
-    new = list(texts(store, recipe, rows=DRIFT_ROWS, condition=since)) if changed and words else []
-    return Drift(int(locked.fitted["items"]), len(_live_ids(store)), changed, unknown_words(new, folder))
-
-
-_LIVE = f"{schema.DELETED} IS NOT TRUE"
+LIVE = f"{schema.DELETED} IS NOT TRUE"
 
 
 def texts(store: Store, recipe: Recipe, *, rows: int, condition: str | None = None) -> Iterator[str]:
     """Documents of live items that have any text, in order of id; at most `rows`, spread evenly."""
     tables = store.tables
-    condition = f"{_LIVE} AND {condition}" if condition else _LIVE
+    condition = f"{LIVE} AND {condition}" if condition else LIVE
     table = tables.read(schema.ITEMS, columns=[schema.ITEM_ID, *recipe.columns], filter=condition)
     table = joined(store, table.sort_by(schema.ITEM_ID), recipe)
     found = [text for text in documents(table, names(recipe), labels=bool(recipe.options["labels"])) if text]
@@ -368,6 +260,7 @@ def _check_columns(store: Store, definition: FeatureDef) -> pa.Schema:
     return fields
 
 
-def _live_ids(store: Store) -> list[str]:
-    ids = store.tables.read(schema.ITEMS, columns=[schema.ITEM_ID], filter=_LIVE)
+def live_ids(store: Store) -> list[str]:
+    """Ids of the items in today's catalogue, in no order."""
+    ids = store.tables.read(schema.ITEMS, columns=[schema.ITEM_ID], filter=LIVE)
     return ids[schema.ITEM_ID].to_pylist()  # type: ignore[no-any-return]

@@ -28,7 +28,7 @@ def run(
     """
     from dualview import console
     from dualview.commands.common import open_store
-    from ingest.resolve import fit_transform, plan_fit
+    from ingest.fitting import fit_transform, plan_fit
 
     opened = open_store(store)
     if dry_run:

@@ -73,7 +73,7 @@ def run(
 
 
 def _drift(store: Store) -> dict[str, dict[str, Any]]:
-    from ingest.resolve import drift
+    from ingest.fitting import drift
 
     found = {feature.name: drift(store, feature.name) for feature in store.definitions}
     return {name: facts.to_dict() for name, facts in found.items() if facts is not None}

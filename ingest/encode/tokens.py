@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from math import ceil
@@ -106,8 +106,16 @@ def _with_tokens(options: type[Options]) -> type[Options]:
     return made
 
 
-def tokens(table: pa.Table, columns: Sequence[str], options: Mapping[str, Any]) -> list[list[str]]:
-    """The tokens of each row of `table`, from `columns` in their order; [] for one that says nothing.
+@dataclass(frozen=True)
+class Cut:
+    """tokens: of each row, [] for one that says nothing. dropped: how many were, over all rows, beyond `max_tokens`."""
+
+    tokens: list[list[str]]
+    dropped: int
+
+
+def tokens(table: pa.Table, columns: Sequence[str], options: Mapping[str, Any]) -> Cut:
+    """The tokens of each row of `table`, from `columns` in their order.
 
     options: `TokenOptions` and `labels` of a recipe. With labels every token but the title's has its column's name
     before it, which counts to no chunk's words.
@@ -115,16 +123,15 @@ def tokens(table: pa.Table, columns: Sequence[str], options: Mapping[str, Any]) 
     separators, most = _pattern(options["split"]), int(options["chunk_words"])
     names = [f"{n.removeprefix(FEATURE)}: " if options["labels"] and n != TITLE else "" for n in columns]
     values = [_values(table[name], entries=options["entries"]) for name in columns]
-    return [
-        _kept(
-            [
-                [name + token for text in texts for token in _cut(text, separators, most)]
-                for name, texts in zip(names, row, strict=True)
-            ],
-            options["max_tokens"],
-        )
-        for row in zip(*values, strict=True)
-    ]
+    found, dropped = [], 0
+    for row in zip(*values, strict=True):
+        inputs = [
+            [name + token for text in texts for token in _cut(text, separators, most)]
+            for name, texts in zip(names, row, strict=True)
+        ]
+        found.append(_kept(inputs, options["max_tokens"]))
+        dropped += sum(map(len, inputs)) - len(found[-1])
+    return Cut(found, dropped)
 
 
 def chunks(text: str, most: int) -> list[str]:
@@ -187,8 +194,8 @@ def _values(column: pa.ChunkedArray, *, entries: bool) -> list[list[str]]:
 
 def _kept(inputs: list[list[str]], most: int) -> list[str]:
     """One list of at most `most` tokens; see the module for what is dropped."""
-    lengths = [len(tokens) for tokens in inputs]
+    lengths = [len(each) for each in inputs]
     for _ in range(sum(lengths) - most):
         longest = max(range(len(inputs)), key=lambda place: (lengths[place], place))
         lengths[longest] -= 1
-    return [token for tokens, length in zip(inputs, lengths, strict=True) for token in tokens[:length]]
+    return [token for each, length in zip(inputs, lengths, strict=True) for token in each[:length]]

@@ -8,7 +8,7 @@ import pytest
 from featurestore import files
 from featurestore.errors import BadInput, Conflict
 from featurestore.store import Store
-from ingest import resolve
+from ingest import fitting, resolve
 from ingest.document import documents
 from ingest.encode.tfidf import TfidfSvd
 from ingest.load import ingest
@@ -93,8 +93,8 @@ def test_a_refit_makes_a_new_recipe_and_leaves_the_old_table(store: Store) -> No
     assert old is not None
     fill(store, [*ROWS, {"item_id": "g", "title": "lamp of glass"}])
     with pytest.raises(Conflict, match="is fitted already"):
-        resolve.fit_transform(store, "text")
-    new = resolve.fit_transform(store, "text", refit=True)
+        fitting.fit_transform(store, "text")
+    new = fitting.fit_transform(store, "text", refit=True)
     assert new.artifacts != old.artifacts
     assert store.recipe("text") == new
     assert store.tables.exists(old.table("text"))
@@ -104,15 +104,15 @@ def test_a_refit_makes_a_new_recipe_and_leaves_the_old_table(store: Store) -> No
 
 def test_a_fit_is_possible_before_the_first_materialize(store: Store) -> None:
     with pytest.raises(BadInput, match="no items"):
-        resolve.fit_transform(store, "text")
+        fitting.fit_transform(store, "text")
     fill(store)
-    assert resolve.fit_transform(store, "text") == store.recipe("text")
+    assert fitting.fit_transform(store, "text") == store.recipe("text")
 
 
 def test_an_encoder_that_learns_nothing_cannot_be_fitted(store: Store) -> None:
     fill(store)
     with pytest.raises(BadInput, match="nothing to fit"):
-        resolve.fit_transform(store, "image", refit=True)
+        fitting.fit_transform(store, "image", refit=True)
 
 
 def test_a_new_version_of_our_code_makes_a_new_recipe(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,17 +127,17 @@ def test_a_new_version_of_our_code_makes_a_new_recipe(store: Store, monkeypatch:
 
 def test_drift_counts_changed_items_and_the_words_they_bring(store: Store) -> None:
     fill(store)
-    assert resolve.drift(store, "text") is None
+    assert fitting.drift(store, "text") is None
     materialize(store)
-    assert resolve.drift(store, "image") is None
-    before = resolve.drift(store, "text")
+    assert fitting.drift(store, "image") is None
+    before = fitting.drift(store, "text")
     assert before is not None
     assert (before.items_then, before.items_now, before.unknown_words) == (6, 6, 0.0)
     locked = store.locked()["text"]
     assert locked.fitted is not None
     store.lock_recipe("text", locked.recipe, locked.fitted | {"at": "2020-01-01T00:00:00+00:00"})
     fill(store, [*ROWS, {"item_id": "g", "title": "lampshade of velvet"}])
-    after = resolve.drift(store, "text")
+    after = fitting.drift(store, "text")
     assert after is not None
     assert (after.items_then, after.items_now, after.changed_since) == (6, 7, 7)
     assert 0.1 < after.unknown_words < 0.4
