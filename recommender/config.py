@@ -24,6 +24,23 @@ ONLY_FOR = {  # options that not every backbone has; set for another one they ar
     "mask_share": ("bert4rec",),
     "mask_last": ("bert4rec",),
 }
+ONLY_IN = {  # the same of towers
+    "views": ("dmesr",),
+    "across": ("llm-esr", "dmesr"),
+    "view_heads": ("llm-esr", "dmesr"),
+    "view_residual": ("llm-esr", "dmesr"),
+    "view_norm": ("dmesr",),
+    "attend": ("dmesr",),
+    "pooling": ("dmesr",),
+    "token_dropout": ("dmesr",),
+    "align": ("dmesr",),
+    "align_weight": ("dmesr",),
+    "align_temperature": ("dmesr",),
+    "align_learned": ("dmesr",),
+    "align_items": ("dmesr",),
+    "distill_weight": ("llm-esr",),
+    "distill_users": ("llm-esr",),
+}
 
 
 class Config(BaseModel):
@@ -62,12 +79,17 @@ class Config(BaseModel):
     causal: bool = Field(
         True, description="sasrec: each event sees only earlier ones; false as in some published code"
     )
+    tower: Literal["sum", "init", "concat", "llm-esr", "dmesr"] = Field(
+        "sum",
+        description="what id and features become: their sum, an id begun as their PCA, both side by side, or two views",
+    )
     cosine: bool = Field(False, description="score by cosine / temperature instead of by dot product")
     temperature: float = Field(0.07, gt=0, description="used with cosine only")
 
     # items from stored features
-    adapter: Literal["linear", "mlp"] = Field(
-        "mlp", description="from a stored vector to width: linear, or GELU + LayerNorm"
+    adapter: Literal["linear", "bottleneck", "mlp", "moe"] = Field(
+        "mlp",
+        description="from a stored vector to width: linear, two linear maps, GELU + LayerNorm, or UniSRec's experts",
     )
     scaling: Literal["none", "standard", "whiten"] = Field(
         "whiten",
@@ -81,12 +103,49 @@ class Config(BaseModel):
     id_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of items that lose their id in a step, so that new items work"
     )
-    id_init: Literal["normal", "pca"] = Field(
-        "normal", description="first id vectors: random, or PCA of the features"
+    id_init: Literal["normal", "pca"] | None = Field(
+        None,
+        description="first id vectors: random, or PCA of the features; none: pca in llm-esr, else random",
     )
     gate: Literal["none", "count"] = Field(
         "none", description="count: shrink the id of items that training saw rarely"
     )
+
+    # two views of an item: tower llm-esr, tower dmesr
+    views: Literal["concat", "sum"] = Field(
+        "concat", description="dmesr: one backbone over both views, side by side; or over their sum"
+    )
+    across: bool | None = Field(
+        None, description="attention between the two views' sequences; none: in llm-esr only"
+    )
+    view_heads: int = Field(
+        2, ge=1, description="heads of the attention between views; must divide a view's width"
+    )
+    view_residual: bool = Field(True, description="add what asks to what the attention between views finds")
+    view_norm: bool = Field(True, description="dmesr: normalise views")
+    attend: Literal["both", "coarse", "fine", "none"] = Field(
+        "both",
+        description="dmesr: which side's tokens attend to the other's; none: the views are pooled apart",
+    )
+    pooling: Literal["mean", "gated"] = Field(
+        "mean", description="dmesr: how a side's tokens become one view"
+    )
+    token_dropout: float = Field(0.0, ge=0, lt=1, description="dmesr: share of tokens hidden in a step")
+    align: Literal["infonce", "soft", "none"] = Field(
+        "infonce", description="dmesr: contrastive loss between an item's coarse views"
+    )
+    align_weight: float = Field(
+        0.1, ge=0, description="dmesr: how much it counts beside the loss of recommending"
+    )
+    align_temperature: float = Field(0.2, ge=0.01, le=1, description="dmesr: first temperature of that loss")
+    align_learned: bool = Field(False, description="dmesr: learn that temperature")
+    align_items: int = Field(
+        512, ge=2, description="dmesr: at most so many different items of a batch are aligned"
+    )
+    distill_weight: float = Field(
+        0.1, ge=0, description="llm-esr: how much agreement with similar users counts beside the loss"
+    )
+    distill_users: int = Field(10, ge=1, description="llm-esr: similar users that teach a user")
 
     # what is learnt
     mask_share: float = Field(
@@ -166,14 +225,37 @@ class Config(BaseModel):
             raise ValueError("length must be at least 2 in bert4rec, whose mask takes one place")
         if self.backbone in ONLY_FOR["heads"] and self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads")
+        for name, towers in ONLY_IN.items():
+            if self.tower not in towers and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is an option of tower {' and '.join(towers)}, not of {self.tower}")
         parts = self.parts
         if not all(parts) or len(set(parts)) < len(parts):
             raise ValueError(f"items '{self.items}' must name different things joined by +, such as id+text")
         if self.id_init == "pca" and (ID not in parts or not self.features):
             raise ValueError(f"id_init 'pca' needs both id and a feature in items, got '{self.items}'")
+        self._towers_fit()
         if not (0 <= self.betas[0] < 1 and 0 <= self.betas[1] < 1):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         return self
+
+    def _towers_fit(self) -> None:
+        if self.tower != "sum" and not self.features:
+            raise ValueError(
+                f"tower {self.tower} reads features: items = id+text, for instance, not '{self.items}'"
+            )
+        if self.tower in ("init", "llm-esr") and ID not in self.parts:
+            raise ValueError(f"tower {self.tower} has ids: write items = id+{self.items}")
+        halves = self.parallel or (self.tower == "concat" and ID in self.parts)
+        if halves and self.width % 2:
+            raise ValueError(f"tower {self.tower} halves the width, and {self.width} is odd")
+        if self.tower in ONLY_IN["view_heads"] and self.view_width % self.view_heads:
+            raise ValueError(
+                f"views of width {self.view_width} cannot be shared by {self.view_heads} view_heads"
+            )
+        if self.parallel and self.backbone in ONLY_FOR["heads"] and self.view_width % self.heads:
+            raise ValueError(f"views of width {self.view_width} cannot be shared by {self.heads} heads")
+        if self.across and not self.parallel:
+            raise ValueError("across needs two sequences: views = concat")
 
     @classmethod
     def of(cls, **given: Any) -> Config:
@@ -200,6 +282,20 @@ class Config(BaseModel):
         return tuple(part for part in self.parts if part != ID)
 
     @property
+    def parallel(self) -> bool:
+        """Whether an item's vector is two views side by side, each a sequence of its own."""
+        return self.tower == "llm-esr" or (self.tower == "dmesr" and self.views == "concat")
+
+    @property
+    def view_width(self) -> int:
+        """Width of what a backbone reads: of one view, or of an item."""
+        return self.width // 2 if self.parallel else self.width
+
+    @property
     def slug(self) -> str:
         """What runs of this kind are called: `sasrec-id-text`."""
-        return re.sub(r"[^a-z0-9_.]+", "-", "-".join((self.backbone, *self.parts)).lower()).strip("-")
+        return re.sub(
+            r"[^a-z0-9_.]+",
+            "-",
+            "-".join((self.backbone, *(() if self.tower == "sum" else (self.tower,)), *self.parts)).lower(),
+        ).strip("-")

@@ -7,7 +7,7 @@ from typing import Any
 from featurestore.errors import BadInput
 from recommender.config import Config
 from recommender.events import EventLog, Strings, k_core
-from recommender.items import Vectors
+from recommender.items import Stored, Tokens, Vectors
 from recommender.splits import Split, global_time, leave_one_out
 
 
@@ -27,15 +27,13 @@ def split_of(source: Any, config: Config) -> Split:
     return global_time(log) if config.split == "global-time" else leave_one_out(log)
 
 
-def features_of(release: Any, config: Config, item_ids: Strings) -> dict[str, Vectors]:
+def features_of(release: Any, config: Config, item_ids: Strings) -> dict[str, Stored]:
     """The stored vectors that `config.items` names, in the order of `item_ids`."""
-    found = {}
+    found: dict[str, Stored] = {}
     for name in config.features:
         matrix = release.matrix(name)
-        if matrix.offsets is not None:
-            raise BadInput(
-                f"feature '{name}' has several vectors an item; an item tower takes one",
-                remedy="train on a feature that has one vector an item",
-            )
-        found[name] = Vectors.aligned(matrix.ids, matrix.values, item_ids)
+        if matrix.offsets is None:
+            found[name] = Vectors.aligned(matrix.ids, matrix.values, item_ids)
+        else:
+            found[name] = Tokens.aligned(matrix.ids, matrix.values, matrix.offsets, item_ids)
     return found

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from featurestore.errors import BadInput, Conflict
-from recommender import data, objectives
+from recommender import data, leaks, objectives
 from recommender import model as models
 from recommender.config import Config
 from recommender.evaluate import evaluate
-from recommender.items import Vectors
+from recommender.items import Stored
 from recommender.model import SequentialModel, scorer
 from recommender.runs import Run
 from recommender.sequences import TrainingBatches
@@ -57,7 +57,7 @@ def adamw(model: SequentialModel, config: Config) -> torch.optim.Optimizer:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         if name.startswith("tower.ids."):
-            key = (config.lr_ids or config.lr, config.weight_decay_ids)
+            key = (config.lr_ids or config.lr, config.weight_decay_ids if weight.dim() > 1 else 0.0)
         elif name.startswith("tower."):
             key = (config.lr_features or config.lr, config.weight_decay if weight.dim() > 1 else 0.0)
         else:
@@ -81,7 +81,7 @@ def fit(
     config: Config,
     folder: str | Path,
     *,
-    features: Mapping[str, Vectors] | None = None,
+    features: Mapping[str, Stored] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     resume: bool = True,
@@ -103,7 +103,7 @@ def fit(
         model = models.build(config, split.counts, features).to(place)
         run = _open(folder, config, split, release, place, resume)
         trainer = Trainer(
-            objectives.build(model, config, split.counts).to(place),
+            objectives.build(model, config, split, features).to(place),
             model,
             adamw(model, config),
             _batches(split, config, model),
@@ -133,8 +133,8 @@ def fit(
 
 
 def _material(
-    source: Any, config: Config, features: Mapping[str, Vectors] | None
-) -> tuple[Split, Mapping[str, Vectors] | None]:
+    source: Any, config: Config, features: Mapping[str, Stored] | None
+) -> tuple[Split, Mapping[str, Stored] | None]:
     """The split and the stored vectors to train on. Raises BadInput where no epoch could be chosen."""
     split = data.split_of(source, config)
     if not len(split.users("valid")):
@@ -142,6 +142,7 @@ def _material(
             "no user has a validation target, so no epoch can be chosen",
             remedy="users need three events (leave-one-out), or choose another split",
         )
+    leaks.check(source, config, split)
     if features is None and config.features:
         features = data.features_of(source, config, split.log.item_ids) if hasattr(source, "matrix") else {}
     return split, features
@@ -173,7 +174,10 @@ def rehearse(source: Any, config: Config, *, device: str = "auto") -> Rehearsal:
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(config.seed)
         model = models.build(config, split.counts, features).to(place)
-        objective, optimizer = objectives.build(model, config, split.counts).to(place), adamw(model, config)
+        objective, optimizer = (
+            objectives.build(model, config, split, features).to(place),
+            adamw(model, config),
+        )
         batches = _batches(split, config, model)
         taken: list[float] = []
         for batch in itertools.islice(batches.epoch(1), 1 + TIMED):

@@ -13,7 +13,7 @@ from torch.nn.functional import embedding, normalize
 from recommender import backbones, items
 from recommender.backbones.base import Backbone
 from recommender.config import Config
-from recommender.items import FeaturesTower, Float32, IdTower, Scaling, Vectors
+from recommender.items import Float32, Scaling, Stored, Tower
 from recommender.sequences import Int64, Ints, Packed, pack
 from recommender.splits import Split, Which
 
@@ -29,7 +29,7 @@ class SequentialModel(nn.Module):
 
     def __init__(
         self,
-        tower: IdTower | FeaturesTower,
+        tower: Tower,
         backbone: Backbone,
         *,
         temperature: float | None = None,
@@ -66,7 +66,7 @@ class SequentialModel(nn.Module):
         return table.cpu().numpy().copy()
 
     @torch.no_grad()
-    def new_item_vectors(self, features: Mapping[str, Vectors]) -> Float32:
+    def new_item_vectors(self, features: Mapping[str, Stored]) -> Float32:
         """(k, d) float32 for items known by their features only, in the space of `item_vectors`."""
         was, _ = self.training, self.eval()
         table = self._item_side(self.tower.embed(features))
@@ -99,7 +99,7 @@ class SequentialModel(nn.Module):
 def build(
     config: Config,
     counts: npt.NDArray[np.int64],
-    features: Mapping[str, Vectors] | None = None,
+    features: Mapping[str, Stored] | None = None,
     fitted: Mapping[str, Scaling] | None = None,
 ) -> SequentialModel:
     """A new model. counts: (n_items,) training events. Weights come from torch's generator: seed it first.

@@ -6,7 +6,7 @@ The trainer knows nothing else of a model.
 from __future__ import annotations
 
 import math
-from typing import Protocol, cast
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -14,36 +14,64 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from ingest.fuse.stored import Stored
 from recommender import losses
-from recommender.backbones.bert4rec import BERT4Rec
 from recommender.config import Config
+from recommender.distill import SimilarUsers, similar_users, user_means
+from recommender.items import DualTower
 from recommender.model import SequentialModel
 from recommender.sequences import Batch, Int64, Packed, ragged_rows
+from recommender.splits import Split
 
 TYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
 
-class Objective(Protocol):
-    """An nn.Module that turns a batch into named numbers, "loss" among them."""
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]: ...
-
-
 class ItemLoss(nn.Module):
-    """The loss that the configuration names, of places that each have one right item.
+    """The loss that the configuration names, of places that each have one right item, and what is learnt beside it.
 
-    counts: (n_items,) training events, for sampling negatives by popularity.
+    counts: (n_items,) training events, for sampling negatives by popularity. similar: draws similar users together.
     """
 
-    def __init__(self, model: SequentialModel, config: Config, counts: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        model: SequentialModel,
+        config: Config,
+        counts: npt.NDArray[np.int64],
+        similar: SimilarUsers | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.similar = model, config, similar
         self.n_items = len(counts)
         shares = torch.from_numpy(np.maximum(counts, 0).astype(np.float64)) ** config.negative_power
         self.uniform = config.negative_power == 0
         self.register_buffer("shares", (shares / shares.sum()).float(), persistent=False)
 
     shares: Tensor
+
+    def joint(self, recommending: Tensor, hidden: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """L = L_rec + a weight times each further term, with all terms by name.
+
+        hidden: (B, d), what was said at the last place of each user of the batch.
+        """
+        config, tower = self.config, self.model.tower
+        terms = {}
+        if isinstance(tower, DualTower) and config.align != "none" and config.align_weight:
+            terms["align"] = (config.align_weight, tower.alignment(self._different(batch)))
+        if self.similar is not None:
+            terms["distill"] = (config.distill_weight, self.similar(hidden, batch.users))
+        if not terms:
+            return {"loss": recommending}
+        whole = recommending
+        for weight, term in terms.values():
+            whole = whole + weight * term
+        return {"loss": whole, "rec": recommending} | {name: term for name, (_, term) in terms.items()}
+
+    def _different(self, batch: Batch) -> Tensor:
+        """Rows of different items of a batch, at most so many as are to be aligned, drawn from torch's generator."""
+        rows: Tensor = torch.unique(batch.targets)
+        if len(rows) > self.config.align_items:
+            rows = rows[torch.randperm(len(rows), device=rows.device)[: self.config.align_items]]
+        return rows
 
     def loss(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
         config = self.config
@@ -70,7 +98,7 @@ class NextItem(ItemLoss):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         hidden, table = self.model(batch.history)
-        return {"loss": self.loss(hidden, table, batch.targets)}
+        return self.joint(self.loss(hidden, table, batch.targets), hidden[batch.history.last], batch)
 
 
 class MaskedItem(ItemLoss):
@@ -84,15 +112,18 @@ class MaskedItem(ItemLoss):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         window, hidden = self.cloze(batch)
-        found, table = self.at_masks(window, hidden)
-        return {"loss": self.loss(found, table, window.items[hidden])}
+        said, table = self.said(window, hidden)
+        recommending = self.loss(said[hidden], table, window.items[hidden])
+        # of a window that comes twice, the copy with its last event hidden is what an answer is made from
+        return self.joint(recommending, said[window.last[-len(batch.users) :]], batch)
 
-    def at_masks(self, window: Packed, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """What stands at the hidden places (m, d), and item vectors (n, d), made once for inputs and scores alike."""
-        backbone = cast("BERT4Rec", self.model.backbone)
+    def said(self, window: Packed, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What stands at every place (T, d) with some of them hidden, and item vectors (n, d), made once for inputs and
+        scores alike.
+        """
         table = self.model.tower.all_items()
-        shown = backbone.hide(embedding(window.items, table), hidden)
-        return self.model.sides(backbone(shown, window.lengths)[hidden], table)
+        shown = self.model.backbone.hide(embedding(window.items, table), hidden)
+        return self.model.sides(self.model.backbone(shown, window.lengths), table)
 
     def cloze(self, batch: Batch) -> tuple[Packed, Tensor]:
         """The windows to learn from, and the places (m,) int64 in them to hide, drawn from torch's generator.
@@ -124,6 +155,13 @@ def _first(lengths: Int64, share: float) -> Int64:
     return ragged_rows(np.cumsum(lengths) - lengths, counts)
 
 
-def build(model: SequentialModel, config: Config, counts: npt.NDArray[np.int64]) -> ItemLoss:
+def build(
+    model: SequentialModel, config: Config, split: Split, features: Mapping[str, Stored] | None = None
+) -> ItemLoss:
     """What the model's backbone learns by."""
-    return (MaskedItem if isinstance(model.backbone, BERT4Rec) else NextItem)(model, config, counts)
+    similar = None
+    if config.tower == "llm-esr" and config.distill_weight:
+        alike = similar_users(user_means(split, features or {}, config.features), config.distill_users)
+        similar = SimilarUsers(alike, model.tower.out_dim)
+    kind = MaskedItem if config.backbone == "bert4rec" else NextItem
+    return kind(model, config, split.counts, similar)

@@ -36,7 +36,7 @@ from featurestore.files import read_json, replacing, write_json, write_text
 from recommender.config import Config
 
 if TYPE_CHECKING:
-    from recommender.items import Vectors
+    from recommender.items import Stored
     from recommender.model import SequentialModel
     from recommender.splits import Split
 
@@ -165,7 +165,7 @@ class Run:
         }
 
     def load_model(
-        self, *, features: Mapping[str, Vectors] | None = None, device: str = "cpu"
+        self, *, features: Mapping[str, Stored] | None = None, device: str = "cpu"
     ) -> SequentialModel:
         """The model of the best epoch, ready to answer.
 
@@ -173,19 +173,13 @@ class Run:
         from the run's own release, two folders up.
         """
         from recommender import checkpoint, data, model
-        from recommender.items import Scaling
+        from recommender.items import kept_scalings
 
         if features is None and self.config.features:
             features = data.features_of(self.opened_release(), self.config, self.item_ids)
         tensors, _ = checkpoint.load(self.folder / "checkpoint" / checkpoint.BEST)
         weights = checkpoint.under("model", tensors)
-        scalings = [
-            checkpoint.under(f"tower.features.{n}.scaling", weights) for n in range(len(self.config.features))
-        ]
-        fitted = {
-            name: Scaling.kept(**tensors)
-            for name, tensors in zip(self.config.features, scalings, strict=True)
-        }
+        fitted = kept_scalings(weights, self.config.features)
         built = model.build(self.config, self.counts, features, fitted)
         built.load_state_dict(weights)
         return built.to(device).eval()

@@ -28,7 +28,7 @@ from featurestore.errors import BadInput
 from featurestore.files import canonical_json, read_json, replacing, sha256_file, sha256_text, write_json
 from recommender import backbones, checkpoint, data
 from recommender.events import Bool, Int64, Strings
-from recommender.items import Vectors
+from recommender.items import Stored
 from recommender.model import SequentialModel
 from recommender.runs import Run
 
@@ -129,7 +129,7 @@ def _make(run: Run, release: Any) -> Served:
     )
 
 
-def _described(run: Run, release: Any, fresh: Strings) -> tuple[Strings, dict[str, Vectors]]:
+def _described(run: Run, release: Any, fresh: Strings) -> tuple[Strings, dict[str, Stored]]:
     """Those of `fresh` that have at least one of the run's features, and their stored vectors.
 
     Raises BadInput where a feature is made by another recipe than the one that the run learnt from: its vectors mean
@@ -145,7 +145,7 @@ def _described(run: Run, release: Any, fresh: Strings) -> tuple[Strings, dict[st
             )
     stored = data.features_of(release, run.config, fresh)
     has_any = np.any([vectors.present for vectors in stored.values()], axis=0)
-    return fresh[has_any], {n: Vectors(v.values[has_any], v.present[has_any]) for n, v in stored.items()}
+    return fresh[has_any], {n: v.take(has_any) for n, v in stored.items()}
 
 
 def _model(run: Run, served: Served) -> SequentialModel:

@@ -65,5 +65,15 @@ BUILDERS: dict[str, Callable[[Config, int], Backbone]] = {
 
 
 def build(config: Config, width: int) -> Backbone:
-    """The backbone that `config` names, for vectors of `width`."""
-    return BUILDERS[config.backbone](config, width)
+    """The backbone that `config` names, for vectors of `width`; with two views, shared by both halves of them."""
+    if not config.parallel:
+        return BUILDERS[config.backbone](config, width)
+    from recommender.backbones.views import VIEWS, SequenceAttention, SharedViews
+
+    causal = config.backbone != "bert4rec" and config.causal
+    mixer = None
+    if config.tower == "llm-esr" if config.across is None else config.across:
+        mixer = SequenceAttention(
+            width // VIEWS, config.view_heads, causal=causal, residual=config.view_residual
+        )
+    return SharedViews(BUILDERS[config.backbone](config, width // VIEWS), mixer)

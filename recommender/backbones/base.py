@@ -18,7 +18,16 @@ class Backbone(nn.Module):
         super().__init__()
         self.reads = reads
 
+    def asked(self, vectors: Tensor, lengths: Int64) -> tuple[Tensor, Int64]:
+        """The sequences whose last place answers what comes after these. Here, the sequences themselves."""
+        return vectors, lengths
+
+    def hide(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """The vectors (T, d) with what stands at `places` (m,) int64 taken away. Only some backbones can."""
+        raise TypeError(f"{type(self).__name__} learns from what comes next and hides nothing")
+
     def answer(self, vectors: Tensor, lengths: Int64) -> Tensor:
-        """(B, d): what to score the item after each sequence with. Here, what stands at its last event."""
-        result: Tensor = self(vectors, lengths)[np.cumsum(lengths) - 1]
+        """(B, d): what to score the item after each sequence with."""
+        shown, counts = self.asked(vectors, lengths)
+        result: Tensor = self(shown, counts)[np.cumsum(counts) - 1]
         return result

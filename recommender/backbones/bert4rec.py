@@ -60,9 +60,9 @@ class BERT4Rec(Backbone):
         """The vectors (T, d) with the mask instead of what stands at `places` (m,) int64."""
         return vectors.index_copy(0, places, self.mask.expand(len(places), -1))
 
-    def answer(self, vectors: Tensor, lengths: Int64) -> Tensor:
-        """(B, d): what stands at a mask put after each sequence, none of which is longer than `reads`."""
+    def asked(self, vectors: Tensor, lengths: Int64) -> tuple[Tensor, Int64]:
+        """The sequences with a mask after each, which is what answers; none of them is longer than `reads`."""
         events = len(vectors)
         rows = np.insert(np.arange(events), np.cumsum(lengths), events)  # the mask is row `events`
-        asked = torch.cat([vectors, self.mask[None]])[torch.from_numpy(rows).to(vectors.device)]
-        return super().answer(asked, lengths + 1)
+        shown = torch.cat([vectors, self.mask[None]])[torch.from_numpy(rows).to(vectors.device)]
+        return shown, lengths + 1

@@ -13,7 +13,6 @@ from recommender.backbones.bert4rec import BERT4Rec
 from recommender.config import Config
 from recommender.model import build
 from recommender.objectives import MaskedItem
-from recommender.objectives import build as build_objective
 from recommender.sequences import Batch, Packed, TrainingBatches
 from tests.recommender.learning import ring
 
@@ -38,9 +37,7 @@ def objective(**options: object) -> MaskedItem:
     torch.manual_seed(0)
     config = Config.of(backbone="bert4rec", width=WIDTH, length=LENGTH, dropout=0.0, **options)
     counts = np.ones(ITEMS, dtype=np.int64)
-    made = build_objective(build(config, counts), config, counts)
-    assert isinstance(made, MaskedItem)
-    return made
+    return MaskedItem(build(config, counts), config, counts)
 
 
 def batch(lengths: list[int]) -> Batch:
@@ -78,8 +75,9 @@ def test_what_is_scored_in_training_does_not_change_with_the_items_to_be_found(m
     window, hidden = learner.cloze(batch([5, 12, 2]))
     others = window.items.clone()
     others[hidden] = (others[hidden] + 1) % ITEMS
-    found, table = learner.at_masks(window, hidden)
-    assert torch.equal(learner.at_masks(Packed(others, window.lengths), hidden)[0], found)
+    said, table = learner.said(window, hidden)
+    found = said[hidden]
+    assert torch.equal(learner.said(Packed(others, window.lengths), hidden)[0][hidden], found)
     assert found.shape == (len(hidden), WIDTH)
     assert table.shape == (ITEMS, WIDTH)
 

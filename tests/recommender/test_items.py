@@ -101,12 +101,13 @@ def test_an_item_that_training_never_saw_has_its_features_vector_and_no_id() -> 
 def test_the_count_gate_leans_on_features_the_more_the_rarer_an_item() -> None:
     made = tower("id+text", counts=np.array([1, 10, 1000] + [3] * (N - 3)), gate="count")
     assert isinstance(made, FeaturesTower)
-    weights = made._id_weight(made.counts)[:3, 0]
+    assert made.ids is not None
+    weights = made.ids.share(made.ids.counts)[:3, 0]
     assert 0 < weights[0] < weights[1] < weights[2] < 1
-    assert made.gate is not None
+    assert made.ids.gate is not None
     made.all_items().sum().backward()
-    assert made.gate.grad is not None
-    assert made.gate.grad != 0
+    assert made.ids.gate.grad is not None
+    assert made.ids.gate.grad != 0
 
 
 def test_id_dropout_drops_ids_while_learning_only() -> None:
@@ -135,7 +136,7 @@ def test_ids_can_start_from_a_pca_of_the_features() -> None:
 
 def test_stored_vectors_are_no_weights_but_their_scaling_is_kept() -> None:
     names = set(tower("id+text").state_dict())
-    assert "features.0.scaling.matrix" in names
+    assert "features.text.scaling.matrix" in names
     assert not any("stored" in name for name in names)
 
 
