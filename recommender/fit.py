@@ -143,7 +143,6 @@ def _material(
             remedy="users need three events (leave-one-out), or choose another split",
         )
     leaks.check(source, config, split)
-    leaks.check(source, config, split)
     if features is None and config.features:
         features = data.features_of(source, config, split.log.item_ids) if hasattr(source, "matrix") else {}
     return split, features

@@ -17,7 +17,7 @@ SMALL = {"width": 8, "length": 6, "batch": 32, "epochs": 1, "layers": 1, "heads"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Three releases: without `fused`; with it, fitted on this log's leave-one-out split; with it, fitted on another."""
+    """Three releases: without `fused`; with it, fitted on this log's split; with it, fitted on another one."""
     store = shelves.build(tmp_path_factory.mktemp("leaks") / "store")
     split = data.split_of(store.publish(allow_stale=True), Config())
     shelves.compute(store, "fused", shelves.fused("d"), shelves.saw(split.hash))
