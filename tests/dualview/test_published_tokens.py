@@ -65,7 +65,7 @@ def test_it_is_exported_and_described(published: Store, tmp_path: Path) -> None:
     published.export(tmp_path / "npy", to="npy")
     served = published.release().matrix("words")
     assert np.array_equal(np.load(tmp_path / "npy" / "words.npy"), served.values)
-    assert np.array_equal(np.load(tmp_path / "npy" / "words.offsets.npy"), served.offsets)
+    assert np.array_equal(np.load(tmp_path / "npy" / "words.offsets.npy"), np.asarray(served.offsets))
     published.export(tmp_path / "parquet", to="parquet")
     rows = {
         r["item_id"]: r
