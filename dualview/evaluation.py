@@ -11,6 +11,7 @@ from featurestore import files, journal
 from featurestore.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
+    from featurestore.carried import Carried
     from featurestore.store import Store
     from recommender.evaluate import Result
     from recommender.runs import Run
@@ -92,7 +93,7 @@ class Report:
 
 
 def evaluate(
-    store: Store,
+    store: Store | Carried,
     run: str = "latest",
     *,
     on: str = "test",
@@ -153,7 +154,7 @@ def evaluate(
 
 
 def plan_evaluation(
-    store: Store, run: str = "latest", *, on: str = "test", repeat: str | None = None
+    store: Store | Carried, run: str = "latest", *, on: str = "test", repeat: str | None = None
 ) -> dict[str, Any]:
     """What `evaluate` would rank and which files of the run it would write; raises as it does, and ranks nothing."""
     opened, split, which = _asked(store, run, on, repeat)
@@ -170,7 +171,7 @@ def plan_evaluation(
 
 
 def _asked(
-    store: Store, run: str, on: str, repeat: str | None
+    store: Store | Carried, run: str, on: str, repeat: str | None
 ) -> tuple[Run, Split, Literal["test", "valid"]]:
     """The run, the events it is asked about, and which of them. Raises BadInput, NotFound, Conflict."""
     from recommender import data

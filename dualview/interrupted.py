@@ -14,6 +14,7 @@ from featurestore import schema
 from featurestore.interrupts import keeping
 
 if TYPE_CHECKING:
+    from featurestore.carried import Carried
     from featurestore.store import Store
 
 KINDS = {
@@ -74,7 +75,7 @@ def publish(store: Store) -> AbstractContextManager[None]:
     return keeping(tell)
 
 
-def train(store: Store, resume: str | None) -> AbstractContextManager[None]:
+def train(store: Store | Carried, resume: str | None) -> AbstractContextManager[None]:
     from recommender.runs import list_runs, open_run
 
     before = {run.name for run in list_runs(store.root)}

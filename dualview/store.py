@@ -141,7 +141,7 @@ class Store(ground.Store):
         overwrite: bool = False,
         dry_run: bool = False,
     ) -> ExportReport:
-        """Write a release as parquet, npy or recbole into a folder; see `featurestore.export.export`."""
+        """Write a release as parquet, npy, recbole or as it is into a folder; see `featurestore.export.export`."""
         from featurestore.export import export
 
         served = self.release(release)

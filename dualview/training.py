@@ -15,6 +15,7 @@ from featurestore.errors import BadInput
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from featurestore.carried import Carried
     from featurestore.release import Release
     from featurestore.store import Store
     from recommender.config import Config
@@ -24,7 +25,7 @@ TOLD_APART = ("backbone", "items")  # options with a flag of their own
 
 
 def fit(
-    store: Store,
+    store: Store | Carried,
     *,
     backbone: str | None = None,
     items: str | None = None,
@@ -87,7 +88,7 @@ class TrainingPlan:
 
 
 def plan_fit(
-    store: Store,
+    store: Store | Carried,
     *,
     backbone: str | None = None,
     items: str | None = None,
@@ -123,7 +124,7 @@ def plan_fit(
 
 
 def _asked(
-    store: Store,
+    store: Store | Carried,
     backbone: str | None,
     items: str | None,
     release: str,
@@ -146,7 +147,7 @@ def _asked(
     return source, config, None
 
 
-def promote(store: Store, run: str) -> Run:
+def promote(store: Store | Carried, run: str) -> Run:
     """Make a run the one that `recommend` uses."""
     from recommender import runs
 
@@ -156,7 +157,7 @@ def promote(store: Store, run: str) -> Run:
     return chosen
 
 
-def plan_promote(store: Store, run: str) -> dict[str, Any]:
+def plan_promote(store: Store | Carried, run: str) -> dict[str, Any]:
     """Which run `promote` would choose instead of which; raises as it does."""
     from recommender import runs
 
@@ -196,7 +197,7 @@ def option_table() -> list[tuple[str, str, str]]:
     ]
 
 
-def run_rows(store: Store) -> list[dict[str, Any]]:
+def run_rows(store: Store | Carried) -> list[dict[str, Any]]:
     """One row a run, newest first, for a list."""
     from recommender import runs
 

@@ -9,8 +9,15 @@ import typer
 
 if TYPE_CHECKING:
     from dualview.store import Store
+    from featurestore.carried import Carried
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.", show_default=False)]
+ServedPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="STORE", help="Folder of the store, or of an exported release.", show_default=False
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document, of a failure too, instead of tables.")
 ]
@@ -44,3 +51,12 @@ def open_store(path: Path) -> Store:
     from dualview.store import Store
 
     return Store.open(path)
+
+
+def open_served(path: Path) -> Store | Carried:
+    """The store, or where there is a carried release instead, that: for verbs that need releases and runs alone."""
+    if (path / "releases").is_dir() and not (path / "store.json").exists():
+        from featurestore.carried import Carried
+
+        return Carried.open(path)
+    return open_store(path)

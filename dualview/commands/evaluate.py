@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, Device, DryRun, StorePath
+from dualview.commands.common import AsJson, Device, DryRun, ServedPath
 
 
 def run(
-    store: StorePath,
+    store: ServedPath,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, or latest.", show_default=False)],
     on: Annotated[str, typer.Option("--on", help="test or valid.")] = "test",
     k: Annotated[
@@ -40,10 +40,10 @@ def run(
 ) -> None:
     """Evaluate a run by full-catalogue ranking: HR, NDCG, MRR, coverage, head, tail and cold items."""
     from dualview import console, interrupted
-    from dualview.commands.common import open_store
+    from dualview.commands.common import open_served
     from dualview.evaluation import evaluate, plan_evaluation
 
-    opened = open_store(store)
+    opened = open_served(store)
     if dry_run:
         plan = plan_evaluation(opened, run, on=on, repeat=repeat)
         if json:

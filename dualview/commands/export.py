@@ -1,4 +1,4 @@
-"""`dualview export`: a release in formats that other tools read."""
+"""`dualview export`: a release in formats that other tools read, or for another machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def run(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="parquet: items, interactions and features; npy: vectors; recbole: atomic files.",
+            help="parquet: items, interactions and features; npy: vectors; recbole: atomic files; "
+            "release: as it is, to train on another machine.",
         ),
     ] = "parquet",
     feature: Annotated[

@@ -6,21 +6,21 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, DryRun, StorePath
+from dualview.commands.common import AsJson, DryRun, ServedPath
 
 
 def run(
-    store: StorePath,
+    store: ServedPath,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name of a run, or latest.", show_default=False)],
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Make a run the one that `recommend` uses."""
     from dualview import console
-    from dualview.commands.common import open_store
+    from dualview.commands.common import open_served
     from dualview.training import plan_promote, promote
 
-    opened = open_store(store)
+    opened = open_served(store)
     plan = plan_promote(opened, run)
     if not dry_run:
         promote(opened, plan["run"])

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, K, ReleaseName, StorePath, Where
+from dualview.commands.common import AsJson, K, ReleaseName, ServedPath, Where
 
 
 def run(
-    store: StorePath,
+    store: ServedPath,
     user: Annotated[
         str | None, typer.Argument(metavar="USER", help="Id of a user in the log.", show_default=False)
     ] = None,
@@ -37,7 +37,7 @@ def run(
 ) -> None:
     """Recommend the next items for a user, or for a history given here."""
     from dualview import console
-    from dualview.commands.common import open_store
+    from dualview.commands.common import open_served
     from featurestore.errors import BadInput
     from recommender.retrieve import Retriever
 
@@ -45,7 +45,7 @@ def run(
         raise BadInput(
             "give a USER or a history", remedy=f"dualview recommend {store} USER, or --item ID --item ID"
         )
-    retriever = Retriever.open(open_store(store), run=run, release=release)
+    retriever = Retriever.open(open_served(store), run=run, release=release)
     found = retriever.recommend(user, history=history, k=k, where=where, exclude_seen=not include_seen)
     if json:
         console.as_json(found.to_pylist())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dualview.commands.common import AsJson, StorePath
+from dualview.commands.common import AsJson, ServedPath
 
 
-def run(store: StorePath, json: AsJson = False) -> None:
+def run(store: ServedPath, json: AsJson = False) -> None:
     """List the runs of a store, newest first, with their validation and (where opened) test figures."""
     from dualview import console
-    from dualview.commands.common import open_store
+    from dualview.commands.common import open_served
     from dualview.training import run_rows
 
-    rows = run_rows(open_store(store))
+    rows = run_rows(open_served(store))
     if json:
         console.as_json(rows)
         return

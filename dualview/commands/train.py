@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualview.commands.common import AsJson, Device, DryRun, ReleaseName, StorePath
+from dualview.commands.common import AsJson, Device, DryRun, ReleaseName, ServedPath
 
 if TYPE_CHECKING:
     from dualview.training import TrainingPlan
 
 
 def run(
-    store: StorePath,
+    store: ServedPath,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -66,7 +66,7 @@ def run(
     Validation NDCG@10 chooses the epoch; the test set is opened by `dualview evaluate` only.
     """
     from dualview import console, interrupted
-    from dualview.commands.common import open_store
+    from dualview.commands.common import open_served
     from dualview.training import fit, option_table, parse_options, plan_fit
 
     if options:
@@ -77,7 +77,7 @@ def run(
         for key, value in {"epochs": epochs, "length": length, "seed": seed}.items()
         if value is not None
     }
-    opened = open_store(store)
+    opened = open_served(store)
     if dry_run:
         plan = plan_fit(
             opened, backbone=backbone, items=items, release=release, resume=resume, device=device, **given

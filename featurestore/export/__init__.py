@@ -1,4 +1,5 @@
-"""A release in formats that others read: Parquet, npy, RecBole's atomic files. Only numpy and pyarrow are needed.
+"""A release in formats that others read (Parquet, npy, RecBole's atomic files), or as it is, for another machine. Only
+numpy and pyarrow are needed.
 
 Vectors go from the memory-mapped matrix to the file a block at a time. The folder is written aside and renamed, with
 provenance.json in it: every recipe in full, and the release that the values were taken from.
@@ -13,18 +14,19 @@ from typing import Any
 
 from featurestore import files, lineage
 from featurestore.errors import BadInput, did_you_mean
-from featurestore.export import as_npy, as_parquet, as_recbole
+from featurestore.export import as_npy, as_parquet, as_recbole, as_release
 from featurestore.export.base import PROVENANCE, Planned, Source, check_folder, replacing_folder
 from featurestore.release import Release
 from featurestore.schema import ValueKind
 
 __all__ = ["FORMATS", "ExportReport", "ExportedFile", "export"]
 
-FORMATS = ("parquet", "npy", "recbole")
+FORMATS = ("parquet", "npy", "recbole", "release")
 TAKES = {  # the kinds of values that a format can hold
     "parquet": (ValueKind.TEXT, ValueKind.VECTOR, ValueKind.VECTORS),
     "npy": (ValueKind.VECTOR, ValueKind.VECTORS),
     "recbole": (ValueKind.VECTOR,),
+    "release": (ValueKind.TEXT, ValueKind.VECTOR, ValueKind.VECTORS),
 }
 
 
@@ -84,7 +86,7 @@ def export(
     with replacing_folder(folder) as aside:
         for file in planned:
             path = aside / file.name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             file.write(path)
             made.append(ExportedFile(file.name, path.stat().st_size))
     return ExportReport(str(folder), to, release.name, names, made, notes, dry_run=False)
@@ -92,6 +94,8 @@ def export(
 
 def _features(release: Release, to: str, asked: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """(names to export, notes on those that are left out)."""
+    if asked and to == "release":
+        raise BadInput("a release is carried whole, not by features", remedy="leave --feature out")
     names = list(dict.fromkeys(asked)) if asked else release.features
     kinds = {name: ValueKind(release.facts(name)["kind"]) for name in names}
     unfit = [name for name, kind in kinds.items() if kind not in TAKES[to]]
@@ -109,6 +113,8 @@ def _plan(source: Source, to: str, name: str) -> Iterator[Planned]:
         yield from as_parquet.plan(source)
     elif to == "npy":
         yield from as_npy.plan(source)
+    elif to == "release":
+        yield from as_release.plan(source)
     else:
         yield from as_recbole.plan(source, name)
     said = source.provenance

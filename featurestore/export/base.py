@@ -91,6 +91,11 @@ def check_folder(out: str | Path, overwrite: bool) -> Path:
         )
     if not overwrite:
         raise Conflict(f"{folder} holds an export already", remedy="choose another folder, or --overwrite")
+    if any((folder / "runs").glob("*/run.json")):
+        raise Conflict(
+            f"{folder} holds runs that were trained there",
+            remedy="copy its runs/ away, or choose another folder",
+        )
     return folder
 
 
