@@ -100,4 +100,5 @@ def opened(given: Material) -> Check:
     evidence["epochs_learnt_afterwards"] = max(0, trained[-1][1]["epochs"] - before)
     if evidence["epochs_learnt_afterwards"]:
         return Check(name, VIOLATED, "it was opened, and training went on afterwards", evidence)
-    return Check(name, HOLDS, f"opened {len(own)} times, each after training had ended", evidence)
+    often = "once" if len(own) == 1 else f"{len(own)} times"
+    return Check(name, HOLDS, f"opened {often}, after training had ended", evidence)

@@ -32,8 +32,8 @@ def checks(given: Material) -> Iterator[Check]:
 def scalings(given: Material) -> Iterator[Check]:
     """Means, scales and principal directions are made again from the release's vectors, without any event.
 
-    Compared are the mean, and the matrix times its transpose: directions of like variance may be turned and signs
-    flipped from machine to machine, which changes neither.
+    Compared are the mean and the matrix; where that differs, the matrix times its transpose, since from machine to
+    machine directions of like variance may be turned and signs flipped, which changes nothing of it.
     """
     with torch.random.fork_rng(devices=[]):
         fresh = models.build(given.config, given.run.counts, given.vectors)
@@ -68,7 +68,9 @@ def _apart(made: Scaling, mean: Tensor | None, matrix: Tensor | None) -> dict[st
         return None
     if len(matrix) != len(made.matrix):
         return None
-    now, then = (m.double() @ m.double().T for m in (made.matrix, matrix))
+    now, then = made.matrix.double(), matrix.double()
+    if now.shape != then.shape or float((now - then).norm() / now.norm()) > TOLERANCE:
+        now, then = now @ now.T, then @ then.T
     # a mean may be next to nothing: it is measured against the spread of the vectors, which the matrix undoes
     shift = ((mean - made.mean).double() @ made.matrix.double()).norm()
     size = (made.mean.double() @ made.matrix.double()).norm().clamp_min(1.0)
