@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from dualview.commands import (
+    audit,
     demo,
     diff,
     doctor,
@@ -56,7 +57,7 @@ app = typer.Typer(
 VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
     "Look and ask": [status, errors, doctor, sql, similar, trace, history, releases, diff],
-    "Learn and recommend": [train, runs, evaluate, promote, recommend],
+    "Learn and recommend": [train, runs, evaluate, audit, promote, recommend],
     "Exchange with other tools": [export, import_vectors, import_texts],
     "Keep it in order": [rollback, gc, forget],
     "Try it": [demo],

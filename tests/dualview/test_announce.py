@@ -40,6 +40,7 @@ def registered(app: typer.Typer, before: str = "") -> dict[str, Callable[..., An
 VERBS = registered(cli.app)
 # verbs that change nothing that a store is asked for; what is derived from it they may cache
 READING = {
+    "audit",
     "diff",
     "doctor",
     "errors",
@@ -81,6 +82,7 @@ ASKED: dict[str, list[str]] = {
     "similar": ["{store}", "{item}"],
     "releases": ["{store}"],
     "runs": ["{store}"],
+    "audit": ["{store}", "latest"],
     "recommend": ["{store}", "{user}"],
 }
 

@@ -129,6 +129,19 @@ def test_train_evaluate_promote_and_recommend(store: Path, shop: Path) -> None:
     assert not taken & {row["item_id"] for row in found}
 
 
+def test_an_audit_ends_with_one_where_a_check_is_violated(store: Path, tmp_path: Path) -> None:
+    cli("export", store, tmp_path / "out", "--to", "release")
+    run = asked("train", tmp_path / "out", "--items", "text", "--epochs", 1, "--set", "width=16")["run"]
+    found = asked("audit", tmp_path / "out", "latest")
+    assert (found["run"], found["verdicts"]["violated"]) == (run, 0)
+    assert {"split", "feature text", "epoch", "answers before test"} <= {
+        row["name"] for row in found["checks"]
+    }
+    metrics = tmp_path / "out" / "runs" / run / "metrics.json"
+    metrics.write_text(metrics.read_text().replace('"best_epoch": 1', '"best_epoch": 2'))
+    assert "violated: 1" in cli("audit", tmp_path / "out", run, code=1)
+
+
 def test_sql_answers_and_refuses_to_write(store: Path) -> None:
     assert asked("sql", store, "select count(*) as n from items") == [{"n": 160}]
     cli("sql", store, "delete from items", code=1)
