@@ -16,7 +16,10 @@ LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 0.01, 1.0
 
 
 class Temperature(nn.Module):
-    """What cosines are divided by; learned as a logarithm and held within .01 .. 1, or fixed."""
+    """What cosines are divided by; learned as a logarithm and held within .01 .. 1, or fixed.
+
+    The logarithm itself is held there, as CLIP's is: with only its use bounded, no gradient would lead back inside.
+    """
 
     def __init__(self, start: float, learned: bool) -> None:
         super().__init__()
@@ -29,7 +32,9 @@ class Temperature(nn.Module):
     log: Tensor
 
     def forward(self) -> Tensor:
-        return self.log.exp().clamp(LEAST_TEMPERATURE, GREATEST_TEMPERATURE)
+        with torch.no_grad():
+            self.log.clamp_(math.log(LEAST_TEMPERATURE), math.log(GREATEST_TEMPERATURE))
+        return self.log.exp()
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: Tensor | float) -> Tensor:
@@ -48,15 +53,13 @@ def soft_target(first: Tensor, second: Tensor, temperature: Tensor | float) -> T
 
     With rows x_i, y_i of unit length, L = X Y^T / tau and Q = softmax of tau/2 (X X^T + Y Y^T) by rows:
     1/2 mean_i [CE(Q_i, softmax(L_i)) + CE(Q^T_i, softmax(L^T_i))]. Q is a target: no gradient goes through it. The
-    formula of the group's earlier work; Q^T has rows that do not sum to 1, and is scaled to.
+    formula of the group's earlier work, in which rows of Q^T need not sum to 1.
     """
     x, y = normalize(first, dim=-1), normalize(second, dim=-1)
     scores = x @ y.T / temperature
     with torch.no_grad():
-        target = ((x @ x.T + y @ y.T) * (torch.as_tensor(temperature) / 2)).softmax(dim=-1)
-        back = target.T / target.T.sum(dim=-1, keepdim=True)
-    forth = -(target * scores.log_softmax(dim=-1)).sum(dim=-1)
-    return ((forth - (back * scores.T.log_softmax(dim=-1)).sum(dim=-1)) / 2).mean()
+        target = ((x @ x.T + y @ y.T) * (temperature / 2)).softmax(dim=-1)
+    return (cross_entropy(scores, target) + cross_entropy(scores.T, target.T)) / 2
 
 
 LOSSES = {"infonce": info_nce, "soft": soft_target}
@@ -102,11 +105,14 @@ def uniformity(vectors: Tensor) -> float:
 
 
 def recall(first: Tensor, second: Tensor, k: int) -> float:
-    """Share of items whose second view is among the k nearest, by cosine, of their first, and the reverse; the mean."""
+    """Share of items whose second view is among the k nearest, by cosine, of their first, and the reverse; the mean.
+
+    What is as near as an item's own view counts as nearer: views that are all the same find nothing.
+    """
     scores = normalize(first, dim=-1) @ normalize(second, dim=-1).T
     own = scores.diagonal()
-    there = ((scores > own[:, None]).sum(dim=1) < k).double().mean()
-    back = ((scores > own[None, :]).sum(dim=0) < k).double().mean()
+    there = ((scores >= own[:, None]).sum(dim=1) <= k).double().mean()
+    back = ((scores >= own[None, :]).sum(dim=0) <= k).double().mean()
     return float((there + back) / 2)
 
 
