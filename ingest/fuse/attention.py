@@ -31,7 +31,9 @@ class CrossAttention(nn.Module):
         n, asking, width = queries.shape
         size = width // self.heads
         query = self.query(queries).view(n, asking, self.heads, size).transpose(1, 2)
-        key, value = self.key_value(others).view(n, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4)
+        key, value = (
+            self.key_value(others).view(n, others.shape[1], 2, self.heads, size).permute(2, 0, 3, 1, 4)
+        )
         seen = there[:, None, None] if there.dim() == 2 else there[:, None]
         scores = (query @ key.transpose(-1, -2) / math.sqrt(size)).masked_fill(~seen, -math.inf)
         mixed = (self.drop(scores.softmax(dim=-1)) @ value).transpose(1, 2).reshape(n, asking, width)

@@ -55,7 +55,9 @@ class Fusion:
 
 
 class Placed(NamedTuple):
-    """Scaled vectors (m, R) of a feature; the row of each item's tokens (n, K) and which are there (n, K)."""
+    """Scaled vectors (m, R) of a feature, item after item; the row of each item's tokens (n, K), 0 where there is none,
+    and which are there (n, K).
+    """
 
     scaled: Tensor
     rows: Tensor
@@ -109,8 +111,14 @@ class Source(nn.Module):
         if items is not None:
             rows, there = rows[items], there[items]
             return self.adapter(scaled[rows]), there
+        # vectors stand item after item, so all of them go to their places at once; places that none fills are zeros
         adapted = self.adapter(scaled)
-        return adapted.index_select(0, rows.flatten()).view(*rows.shape, -1), there
+        if rows.shape[1] == 1 and len(adapted) == len(rows):
+            return adapted[:, None], there
+        places = there.flatten().nonzero().squeeze(1)
+        spread = adapted.new_zeros(there.numel(), adapted.shape[1])
+        tokens = spread.index_copy(0, places, adapted[: len(places)])
+        return tokens.view(*there.shape, adapted.shape[1]), there
 
 
 class Side(nn.Module):
@@ -125,12 +133,11 @@ class Side(nn.Module):
     def most(self) -> int:
         return sum(source.most for source in self.sources)
 
-    def forward(
-        self, items: Tensor | None, placed: Mapping[str, Placed], hidden: float
-    ) -> tuple[Tensor, Tensor]:
-        found = [source(items, placed.get(source.name)) for source in self.sources]
-        tokens = torch.cat([tokens for tokens, _ in found], dim=1)
-        there = torch.cat([there for _, there in found], dim=1)
+    def forward(self, found: Mapping[str, tuple[Tensor, Tensor]], hidden: float) -> tuple[Tensor, Tensor]:
+        """found: what each source gave. hidden: share of tokens that are as if they were not there."""
+        own = [found[source.name] for source in self.sources]
+        tokens = torch.cat([tokens for tokens, _ in own], dim=1)
+        there = torch.cat([there for _, there in own], dim=1)
         if hidden > 0:
             there = there & (torch.rand(there.shape, device=there.device) >= hidden)
         none = ~there.any(dim=1)
@@ -233,8 +240,9 @@ class DualView(nn.Module):
     def forward(self, items: Tensor | None = None, placed: Mapping[str, Placed] | None = None) -> Views:
         """The views of all items (n, d), of the rows `items`, or of others that `placed` holds."""
         hidden = self.fusion.token_dropout if self.training else 0.0
-        coarse, coarse_there = self.coarse(items, placed or {}, hidden)
-        fine, fine_there = self.fine(items, placed or {}, hidden)
+        found = {source.name: source(items, (placed or {}).get(source.name)) for source in self._sources}
+        coarse, coarse_there = self.coarse(found, hidden)
+        fine, fine_there = self.fine(found, hidden)
         asked, answered = coarse, fine
         if self.to_fine is not None:
             asked = self.to_fine(coarse, fine, fine_there)
@@ -255,6 +263,6 @@ class DualView(nn.Module):
             if source.name in self.views
         ]
         if not found:
-            n = len(items) if items is not None else len(self._sources[0].rows)
-            return torch.zeros(n, 0, self.fusion.width), torch.zeros(n, 0, dtype=torch.bool)
+            tokens, there = self._sources[0](items, (placed or {}).get(self._sources[0].name))
+            return tokens[:, :0], there[:, :0]
         return torch.cat([t for t, _ in found], dim=1), torch.cat([there for _, there in found], dim=1)

@@ -87,7 +87,7 @@ def kept_scalings(weights: Mapping[str, Tensor], features: Iterable[str]) -> dic
     """The scaling of each feature as the weights of a trained model hold it; none for one that was not scaled."""
     found = {}
     for feature in features:
-        end = f"{key(feature)}.scaling."
+        end = f".{key(feature)}.scaling."
         for name in weights:
             if name.endswith(f"{end}mean"):
                 start = name.removesuffix("mean")

@@ -99,8 +99,10 @@ class Tokens:
     def means(self) -> Float32:
         """(n, D): the mean of each item's vectors, zeros where it has none."""
         result = np.zeros((len(self), self.width), dtype=np.float32)
-        np.add.at(result, np.repeat(np.arange(len(self)), self.counts), self.values)
-        result /= np.maximum(self.counts, 1)[:, None]
+        some = self.present
+        if some.any():
+            sums = np.add.reduceat(self.values, self.offsets[:-1][some], axis=0)
+            result[some] = sums / self.counts[some, None]
         return result
 
     def take(self, rows: Any) -> Tokens:

@@ -49,16 +49,16 @@ class FeatureTower(nn.Module):
     present: Tensor
 
     def _scaled(self, vectors: Stored) -> Tensor:
-        values = vectors.means
         if isinstance(vectors, Tokens):
             raise BadInput(
                 f"feature '{self.name}' has several vectors an item; this tower takes one",
                 remedy="train on a feature of one vector an item, or with --set tower=dmesr",
             )
-        if not torch.isfinite(torch.from_numpy(values)).all():
+        values = torch.from_numpy(vectors.means)
+        if not torch.isfinite(values).all():
             raise BadInput(f"feature '{self.name}' has vectors with NaN or infinite values")
         with torch.no_grad():
-            scaled: Tensor = self.scaling(torch.from_numpy(values).to(self.scaling.mean.device))
+            scaled: Tensor = self.scaling(values.to(self.scaling.mean.device))
         return scaled
 
     def _through(self, stored: Tensor, present: Tensor) -> Tensor:
