@@ -41,6 +41,7 @@ from dualview.commands import (
     similar,
     sql,
     status,
+    study,
     trace,
     train,
 )
@@ -67,6 +68,7 @@ for panel, modules in VERBS.items():
         name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
         app.command(name, rich_help_panel=panel)(module.run)
 app.add_typer(prompt.app, name="prompt", rich_help_panel="Look and ask")
+app.add_typer(study.app, name="study", rich_help_panel="Learn and recommend")
 
 
 # what the system says of a path that was given wrongly, or of a disk; any other error of its is a bug, and shown whole

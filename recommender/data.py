@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from featurestore.errors import BadInput
+from ingest.fuse.stored import Stored, Tokens, Vectors
 from recommender.config import Config
 from recommender.events import EventLog, Strings, k_core
-from recommender.items import Stored, Tokens, Vectors
 from recommender.splits import Split, global_time, leave_one_out
 
 

@@ -56,6 +56,7 @@ READING = {
     "similar",
     "sql",
     "status",
+    "study plan",
     "trace",
 }
 ANNOUNCED: dict[str, list[str]] = {
