@@ -77,11 +77,12 @@ def check(source: Any, config: Config, split: Split) -> None:
     for made in sources(source, config.features):
         seen = made.events
         if seen is not None and seen.get("split_hash") != split.hash:
+            owner = (made.fitted or {}).get("same_fit", made.name)
             through = f", which '{made.read_by}' reads," if made.read_by else ""
             raise BadInput(
                 f"feature '{made.name}'{through} was fitted on the training events of split {spelled(seen)}; "
                 f"this training holds out others (split {split.name} {split.hash[:SHORT]}), so it would see some",
-                remedy=f"fit it on this split: dualview fit {source.root} {made.name} --refit, then materialize and "
+                remedy=f"fit it on this split: dualview fit {source.root} {owner} --refit, then materialize and "
                 "publish; or train with the release, split and k_core that it was fitted with",
             )
 

@@ -96,8 +96,8 @@ def opened(given: Material) -> Check:
     if not own or not trained:
         because = "the journal here does not tell when it was trained and when the test was opened"
         return Check(name, UNKNOWN, because, evidence)
-    before = max((e["epochs"] for at, e in trained if at < own[0][0]), default=0)
-    evidence["epochs_learnt_afterwards"] = max(0, trained[-1][1]["epochs"] - before)
+    before = max((e.get("epochs", 0) for at, e in trained if at < own[0][0]), default=0)
+    evidence["epochs_learnt_afterwards"] = max(0, trained[-1][1].get("epochs", 0) - before)
     if evidence["epochs_learnt_afterwards"]:
         return Check(name, VIOLATED, "it was opened, and training went on afterwards", evidence)
     often = "once" if len(own) == 1 else f"{len(own)} times"

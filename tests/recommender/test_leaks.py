@@ -50,6 +50,14 @@ def test_one_that_saw_another_split_is_refused_before_anything_is_written(
         rehearse(store.release(release), Config.of(**SMALL | options, items="fused"), device="cpu")
 
 
+def test_the_remedy_names_the_feature_whose_fit_is_shared(tmp_path: Path) -> None:
+    shared = shelves.build(tmp_path / "store")
+    shelves.compute(shared, "fused", shelves.fused(), shelves.saw("0" * 64) | {"same_fit": "text"})
+    with pytest.raises(BadInput) as said:
+        trained(shared.publish(), tmp_path / "run", items="fused")
+    assert "text --refit" in str(said.value.remedy)
+
+
 def test_features_that_saw_items_alone_may_be_read_under_any_split(store: Store, tmp_path: Path) -> None:
     trained(store.release("0003"), tmp_path / "run", items="text+brought", split="global-time")
     trained(store.release("0003"), tmp_path / "ids", split="global-time")
