@@ -1,37 +1,19 @@
-"""The grid of a study: which cells there are, and every cell's options, resolved.
-
-Options are taken from general to particular: [options], [data.D.options], [backbone.B], [data.D.backbone.B],
-[tower.T], [data.D.tower.T]; the later wins. What is held out, and how it is ranked, is the same for all cells of a
-data set, since figures of different protocols are not to stand in one table. Everything is checked when the study is
-read, before anything is trained.
-"""
+"""The grid of a study: its cells, each with all that decides its result. `reading` makes it of a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
-
-from pydantic import ValidationError
+from typing import Any
 
 from featurestore import files
 from featurestore.errors import BadInput, did_you_mean
 from recommender.config import Config
-from recommender.study.document import Document
 
-SETTINGS = (
-    "name", "seeds", "backbones", "baselines", "towers", "reference",
-    "data", "options", "backbone", "tower", "only", "skip",
-)  # fmt: skip
-OF_DATA = ("release", "options", "backbone", "tower")
-BACKBONES: tuple[str, ...] = get_args(Config.model_fields["backbone"].annotation)
-BASELINES = ("popularity", "item_knn", "chance")
-AXES = {"backbone": "backbones", "seed": "seeds"}  # options that the grid sets, and the list each comes from
-PROTOCOL = ("split", "repeat", "k_core")
+PROTOCOL = ("split", "repeat", "k_core")  # options of what is held out, and how it is ranked
 SHUFFLE = "shuffle"
-LATEST = "latest"
 FORMAT = 1  # of a record
 DEFAULTS: dict[str, Any] = Config.of().model_dump(mode="json")
 
@@ -147,8 +129,11 @@ class Study:
 
         Raises NotFound, and BadInput that names file, line and table.
         """
+        from recommender.study.document import Document
+        from recommender.study.reading import Reader
+
         path = Path(path)
-        return _Reader(Document(path), Path(cells) if cells is not None else path.parent / "cells").study()
+        return Reader(Document(path), Path(cells) if cells is not None else path.parent / "cells").study()
 
     def cells(self) -> list[Cell]:
         """All cells: data set by data set, in each the baselines, then seed by seed."""
@@ -188,178 +173,3 @@ class Study:
             "tower": self.towers,
             "seed": self.seeds,
         }
-
-
-class _Reader:
-    def __init__(self, document: Document, folder: Path) -> None:
-        self.document, self.folder = document, folder
-
-    def study(self) -> Study:
-        document = self.document
-        document.known(document.tables, SETTINGS)
-        name = document.text("name")
-        document.nameable(name, "name")
-        data = {name: self._data(name) for name in document.table("data")}
-        backbones = document.names("backbones", known=BACKBONES)
-        baselines = document.names("baselines", known=BASELINES)
-        in_file = tuple(document.table("tower"))
-        towers = document.names("towers", known=in_file) if "towers" in document.tables else in_file
-        seeds = self._seeds()
-        if not data:
-            raise BadInput(
-                f"{document.path.name} names no data", remedy="add [data.NAME] with release = FOLDER"
-            )
-        if not baselines and not (backbones and towers and seeds):
-            raise BadInput(
-                f"{document.path.name} has no cell to train",
-                remedy="give backbones, seeds and a [tower.NAME]",
-            )
-        self._check_tables(data, in_file)
-        if towers:
-            reference = document.text("reference") if "reference" in document.tables else towers[0]
-            if reference not in towers:
-                raise document.refusal(
-                    f"unknown tower '{reference}'", "reference", remedy=did_you_mean(reference, towers)
-                )
-        else:
-            reference = ""
-        cells: list[Cell] = []
-        for one in data:
-            cells += [self._cell(name, one, baseline, None, None) for baseline in baselines]
-            for seed in seeds:
-                cells += [self._cell(name, one, b, t, seed) for b in backbones for t in towers]
-        axes = {"data": data, "backbone": (*backbones, *baselines), "tower": towers, "seed": seeds}
-        only, skip = self._rules("only", axes), self._rules("skip", axes)
-        kept = [
-            cell
-            for cell in cells
-            if (not only or cell.baseline or any(_meets(cell, rule) for rule in only))
-            and not any(_meets(cell, rule) for rule in skip)
-        ]
-        if not kept:
-            raise BadInput(f"{document.path.name}: only and skip leave no cell")
-        return Study(
-            path=document.path,
-            name=name,
-            data=data,
-            backbones=backbones,
-            baselines=baselines,
-            towers=towers,
-            seeds=seeds,
-            reference=reference,
-            folder=self.folder,
-            grid=tuple(kept),
-        )
-
-    def _seeds(self) -> tuple[int, ...]:
-        found = self.document.tables.get("seeds", [0])
-        whole = isinstance(found, list) and all(type(seed) is int and seed >= 0 for seed in found)
-        if not whole or len(set(found)) < len(found) or not found:
-            raise self.document.refusal("seeds must be different whole numbers from 0 up", "seeds")
-        return tuple(found)
-
-    def _data(self, name: str) -> Data:
-        document = self.document
-        document.nameable(name, "data", name)
-        document.known(document.table("data", name), OF_DATA, "data", name)
-        given = document.text("data", name, "release")
-        place, at, release = given.rpartition("@")
-        if not at or not place or "/" in release or (document.path.parent / given).exists():
-            place, release = given, LATEST
-        return Data(name, document.path.parent / place, release)
-
-    def _check_tables(self, data: Iterable[str], towers: Sequence[str]) -> None:
-        """Every table of options, those too that no cell reads."""
-        document = self.document
-        self._check_options("options", shared=True)
-        for of in ((), *(("data", name) for name in data)):
-            document.known(document.table(*of, "backbone"), BACKBONES, *of, "backbone", what="backbone")
-            document.known(document.table(*of, "tower"), towers, *of, "tower", what="tower")
-            if of:
-                self._check_options(*of, "options", shared=True)
-            for backbone in document.table(*of, "backbone"):
-                self._check_options(*of, "backbone", backbone)
-            for tower in document.table(*of, "tower"):
-                document.nameable(tower, *of, "tower", tower)
-                self._check_options(*of, "tower", tower, more=(SHUFFLE,))
-
-    def _check_options(self, *keys: str, shared: bool = False, more: tuple[str, ...] = ()) -> None:
-        document = self.document
-        table = document.table(*keys)
-        for name in table:
-            if name in AXES:
-                raise document.refusal(
-                    f"{name} is an axis of the study", *keys, name, remedy=f"list it in {AXES[name]}"
-                )
-            if name in PROTOCOL and not shared:
-                raise document.refusal(
-                    f"{name} must be the same for all cells of a data set",
-                    *keys,
-                    name,
-                    remedy="set it in [options] or [data.NAME.options]",
-                )
-        document.known(table, (*Config.model_fields, *more), *keys, what="training option")
-        shuffled = table.get(SHUFFLE, [])
-        if not isinstance(shuffled, list) or not all(isinstance(name, str) for name in shuffled):
-            raise document.refusal("shuffle must be a list of features", *keys, SHUFFLE)
-
-    def _cell(self, study: str, data: str, backbone: str, tower: str | None, seed: int | None) -> Cell:
-        tables: list[tuple[str, ...]] = [("options",), ("data", data, "options")]
-        if tower is not None:
-            tables += [("backbone", backbone), ("data", data, "backbone", backbone)]
-            tables += [("tower", tower), ("data", data, "tower", tower)]
-        given: dict[str, Any] = {}
-        origin: dict[str, tuple[str, ...]] = {}
-        for keys in tables:
-            for name, value in self.document.table(*keys).items():
-                given[name], origin[name] = value, (*keys, name)
-        shuffled = tuple(given.pop(SHUFFLE, ()))
-        if tower is None:
-            given = {name: value for name, value in given.items() if name in PROTOCOL}
-        else:
-            given |= {"backbone": backbone, "seed": seed}
-        config = self._config(given, origin, f"{data}, {backbone}" + (f", {tower}" if tower else ""))
-        for name in shuffled:
-            if name not in config.features:
-                raise self.document.refusal(
-                    f"shuffle names '{name}', which is not in items '{config.items}'",
-                    *origin[SHUFFLE],
-                    remedy=did_you_mean(name, config.features),
-                )
-        return Cell(study, data, backbone, tower, seed, config, shuffled, self.folder)
-
-    def _config(self, given: dict[str, Any], origin: dict[str, tuple[str, ...]], cell: str) -> Config:
-        try:
-            return Config(**given)
-        except ValidationError as error:
-            told = []
-            for part in error.errors():
-                name = str(part["loc"][0]) if part["loc"] else None
-                says = part["msg"].removeprefix("Value error, ")
-                if name in origin:
-                    told.append(f"{self.document.at(*origin[name])}: {name}: {says}")
-                else:
-                    told.append(f"{self.document.path.name}, cell {cell}: {says}")
-            raise BadInput("; ".join(told), remedy="see `dualview train --options`") from None
-
-    def _rules(self, key: str, axes: dict[str, Any]) -> list[dict[str, list[Any]]]:
-        """[[only]] or [[skip]]: axis -> values. A rule meets a cell with one of its values on every axis it names."""
-        document = self.document
-        given = document.tables.get(key, [])
-        if not isinstance(given, list) or not all(isinstance(rule, dict) and rule for rule in given):
-            raise document.refusal(f"{key} must be tables, each with a [[{key}]] above it", key)
-        rules = []
-        for rule in given:
-            document.known(rule, axes, key, what="axis")
-            listed = {axis: value if isinstance(value, list) else [value] for axis, value in rule.items()}
-            for axis, values in listed.items():
-                for value in values:
-                    if value not in axes[axis]:
-                        near = did_you_mean(str(value), map(str, axes[axis]))
-                        raise document.refusal(f"unknown {axis} '{value}'", key, axis, remedy=near)
-            rules.append(listed)
-        return rules
-
-
-def _meets(cell: Cell, rule: dict[str, list[Any]]) -> bool:
-    return all(getattr(cell, axis) in values for axis, values in rule.items())

@@ -21,9 +21,10 @@ import recommender
 from featurestore.errors import BadInput
 from featurestore.files import make_folder
 from recommender.study import claims
-from recommender.study.cell import ENVIRONMENT, IDLE, LOG, folder_of
+from recommender.study.cell import ENVIRONMENT, IDLE
 from recommender.study.grid import Cell, Study
 from recommender.study.state import Sources, State, judge
+from recommender.study.work import LOG, folder_of
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # to end before it is killed; a checkpoint is whole either way

@@ -26,12 +26,12 @@ from recommender.evaluate import evaluate
 from recommender.model import scorer
 from recommender.runs import Run
 from recommender.study import Cell, Study, results, runner
-from recommender.study.cell import work
 from recommender.study.claims import claim, taken
 from recommender.study.plan import plan
 from recommender.study.records import ranks
 from recommender.study.shuffle import shuffled
 from recommender.study.state import Sources, State, judge
+from recommender.study.work import work
 from tests.recommender.test_retrieve import DIM, FEATURES, compute, put
 
 ROOT = Path(__file__).parents[2]
