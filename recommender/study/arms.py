@@ -93,8 +93,7 @@ def ranks_file(study: Study, cell: Cell) -> Path | None:
     if "ranks" in cell:
         return Path(cell["ranks"]) if cell["ranks"] else None
     folder = getattr(study, "folder", None)
-    names = (cell["data"], cell["backbone"], cell["tower"], cell["seed"])
-    path = Path(folder or ".") / ("--".join(str(name) for name in names if name is not None) + RANKS)
+    path = Path(folder or ".") / (str(cell["cell"]) + RANKS)
     return path if path.exists() else None
 
 
@@ -106,7 +105,7 @@ def planned(study: Study) -> set[tuple[str, str, str, int]]:
 
 
 def is_floor(cell: Cell) -> bool:
-    """Whether it is a floor (popularity, neighbours): nothing was trained and it has no tower."""
+    """Whether it is a floor (popularity, neighbours): a baseline, for which nothing was trained."""
     return cell["tower"] is None
 
 
@@ -114,8 +113,7 @@ def is_floor(cell: Cell) -> bool:
 class Ranks:
     """Ranks of one cell's targets, (users,) int32 each, in the order of the split's users; 0: no target.
 
-    history: events before the target. target_count: training events of the target item. A file has one column of each,
-    of one part's targets: whoever reads them checks of which (`recommender.study.bins`).
+    history: events before the test target. target_count: its training events. Both -1 where there is none.
     """
 
     valid: Int32
@@ -235,7 +233,7 @@ def tables_of(study: Study, cells: Sequence[Cell]) -> tuple[list[Table], list[st
 
         for place, kind in enumerate(sorted(kinds, key=standing)):
             tables.append(_table(d, b, kind, kinds[kind], floors, towers, list(kinds), place))
-            unlike = {f["backbone"] for f in floors if f["data"] == d} - set(tables[-1].arms)
+            unlike = {f["baseline"] for f in floors if f["data"] == d} - set(tables[-1].arms)
             if unlike:
                 notes.append(
                     f"{tables[-1].title}: {', '.join(sorted(unlike))} had another protocol or split: left out."
@@ -284,7 +282,7 @@ def _table(
     arms: dict[str, Arm] = {}
     for cell in floors:
         if cell["data"] == data and (_protocol(cell), _split(cell)) == kind[:2]:
-            arms[cell["backbone"]] = Arm(cell["backbone"], {-1: cell}, floor=True)
+            arms[cell["baseline"]] = Arm(cell["baseline"], {-1: cell}, floor=True)
     for tower in towers:
         found = {cell["seed"]: cell for cell in cells if cell["tower"] == tower}
         if found:

@@ -9,22 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from recommender.compare import Float64
-from recommender.study.arms import Arm, Part, Ranks
+from recommender.study.arms import Arm, Ranks
 
 EDGES = (0, 1, 6, 21, 101)  # least training events of each bin: 0 is a cold item
 NAMES = ("cold", "1–5", "6–20", "21–100", "over 100")
 
 
-def describes(ranks: Ranks, arm: Arm, part: Part) -> bool:
-    """Whether target_count is of this part's targets: users with none must be as many as its group of cold items."""
-    counted = ranks.of(part)
-    for cell in arm.cells.values():
-        said = ((cell.get(part) or {}).get("groups") or {}).get("items:cold", {}).get("users")
-        if counted is None or said is None:
-            return False
-        if int(np.count_nonzero((ranks.target_count == 0) & (counted > 0))) != int(said):
-            return False
-    return True
+def agree(ranks: Ranks, arm: Arm) -> bool:
+    """Whether users whose test target training never saw are as many as each cell's group of cold items says."""
+    cold = int(np.count_nonzero(ranks.target_count == 0))
+    said = [
+        ((cell.get("test") or {}).get("groups") or {}).get("items:cold") or {} for cell in arm.cells.values()
+    ]
+    return all(group.get("users") == cold for group in said)
 
 
 def by_bin(values: Mapping[str, Float64], counts: npt.NDArray[Any]) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ from recommender.study.arms import (
     read_ranks,
     tables_of,
 )
-from recommender.study.bins import by_bin, describes, long_rows
+from recommender.study.bins import agree, by_bin, long_rows
 
 MAIN = "NDCG@10"
 COMPARED = (MAIN, "HR@10", "MRR@10")
@@ -145,7 +145,7 @@ def _part(cells: Sequence[Cell]) -> tuple[Part, list[str]]:
     some = f" It was opened for {opened} of {len(trained)} cells, which are not shown." if opened else ""
     return "valid", [
         "Test is not opened: every figure is of validation, which also chose each model's epoch, so differences are "
-        f"indications only.{some}"
+        f"indications only, and nothing is shown by how often training saw the target.{some}"
     ]
 
 
@@ -293,10 +293,10 @@ def _users(study: Study, table: Table, part: Part) -> tuple[_Users, list[str]]:
         for metric in COMPARED:
             values[metric][arm.tower] = over_seeds(found[metric])
         ranks = held.of(part)
-        if ranks is not None and describes(held, arm, part):
+        if part == "test" and ranks is not None and agree(held, arm):
             counts = held.target_count[ranks > 0]
-    if values[MAIN] and counts is None:
-        notes.append("no figure by popularity: target_count is not of these targets.")
+    if values[MAIN] and counts is None and part == "test":
+        notes.append("no figure by popularity: target_count and the group of cold items disagree.")
     return _Users(values if values[MAIN] else {}, counts), notes
 
 

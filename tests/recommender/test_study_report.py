@@ -28,7 +28,7 @@ LIFT = {"id": 0.0, "text": 0.0, "both": 0.9}  # how far a tower's targets move u
 def write_cell(
     folder: Path,
     data: str,
-    backbone: str,
+    backbone: str | None,
     tower: str | None,
     seed: int | None,
     *,
@@ -38,6 +38,7 @@ def write_cell(
     test: bool = True,
     seconds: float = 10.0,
     study: str = "small",
+    baseline: str | None = None,
     **more: Any,
 ) -> None:
     """A record as a cell leaves it. Users are the same in all cells of a data set; lift moves their ranks up."""
@@ -73,10 +74,11 @@ def write_cell(
         columns[f"rank_{part}"] = pa.array(
             ranks.astype(np.int32), pa.int32(), mask=np.full(users, part == "test" and not test)
         )
-    names = [str(part) for part in (data, backbone, tower, seed) if part is not None]
+    names = [str(part) for part in (data, baseline, backbone, tower, seed) if part is not None]
     trained = tower is not None
     record = {
-        "study": study, "data": data, "backbone": backbone, "tower": tower, "seed": seed, "config": {"causal": True},
+        "study": study, "cell": "--".join(names), "data": data, "backbone": backbone, "baseline": baseline,
+        "tower": tower, "seed": seed, "config": {"causal": True},
         "split_hash": f"split of {data}", "protocol": "full ranking of 2,000 items",
         "best_epoch": 7 if trained else None,
         "epochs": 17 if trained else None, "valid": blocks["valid"], "test": blocks["test"] if test else None,
@@ -101,7 +103,7 @@ def write_grid(
     **more: Any,
 ) -> None:
     for d in data:
-        write_cell(folder, d, "popularity", None, None, lift=-1.5, **more)
+        write_cell(folder, d, None, None, None, baseline="popularity", lift=-1.5, **more)
         for b in backbones:
             for k, (tower, lift) in enumerate(lifts.items()):
                 for seed in seeds:
@@ -237,6 +239,7 @@ def test_while_one_cell_has_no_test_nothing_of_test_is_shown(folder: Path, tmp_p
     found = analyse(grid(), edited(folder, tmp_path, closed))
     assert found.part == "valid"
     assert any("34 of 36 cells" in note for note in found.notes)
+    assert not found.bins, "target_count is of the test targets"
     row = row_of(found.rows, "id")
     assert row["NDCG@10"] == row["valid NDCG@10"]
     assert {one["part"] for one in found.comparisons} == {"valid"}
@@ -244,7 +247,7 @@ def test_while_one_cell_has_no_test_nothing_of_test_is_shown(folder: Path, tmp_p
     assert "test NDCG@10" not in printed.markdown(found, [])
 
 
-def test_bins_are_of_the_targets_that_the_counts_are_of(folder: Path, tmp_path: Path) -> None:
+def test_counts_that_contradict_the_group_of_cold_items_make_no_bins(folder: Path, tmp_path: Path) -> None:
     def other(cell: dict[str, Any]) -> dict[str, Any]:
         cell["test"]["groups"]["items:cold"]["users"] += 1
         return cell
