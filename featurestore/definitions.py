@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from featurestore import files
 from featurestore.errors import BadInput, NotFound, did_you_mean
 from featurestore.recipe import FEATURE, SHORT, Recipe
-from featurestore.schema import IMAGE
+from featurestore.schema import FUSE, IMAGE
 
 FILE = "features.toml"
 LOCK_FILE = "features.lock.json"
@@ -74,13 +74,14 @@ class Definitions:
     def upstream(self, name: str) -> list[str]:
         """Names of the features that `name` reads.
 
-        An input "feature:NAME" is always a feature. A bare name is one too, unless it is the feature's own (then it is
-        a column), or "text" or "image".
+        An input "feature:NAME" is always a feature, and so is every input of kind "fuse". A bare name is one too,
+        unless it is the feature's own (then it is a column), or "text" or "image".
         """
         found = []
-        for given in self.get(name).inputs:
+        definition = self.get(name)
+        for given in definition.inputs:
             bare = given.removeprefix(FEATURE)
-            if given.startswith(FEATURE):
+            if given.startswith(FEATURE) or definition.kind == FUSE:
                 self.get(bare)
                 found.append(bare)
             elif bare in self.features and bare not in (name, DOCUMENT, IMAGE):

@@ -216,11 +216,22 @@ def _report(
         rows={t.name: list(t.rows.values())[-1] for t in concerned if any(t.rows.values())},
         releases=holding,
         learnt=edits.learnt,
-        fitted=[name for name, locked in store.locked().items() if locked.fitted] if items & known else [],
+        fitted=_fitted(store, bool(items & known), bool(users & known)),
         answers=sum(path.read_bytes().count(b"\n") for path in _spooled(store.root)) if items else 0,
         unknown=sorted((users | items) - known),
         dry_run=dry_run,
     )
+
+
+def _fitted(store: Store, items: bool, users: bool) -> list[str]:
+    """Features whose fit saw items, or the events of users; one that uses another's fit is fitted with that."""
+    return [
+        name
+        for name, locked in store.locked().items()
+        if locked.fitted
+        and "same_fit" not in locked.fitted
+        and (items or (users and "events" in locked.fitted))
+    ]
 
 
 def _known(store: Store, users: set[str], items: set[str]) -> set[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featurestore.store import Store
 
 FORMAT = 1  # of a provenance
+_FIT = ("at", "items", "texts", "learnt", "held_out", "same_fit", "events")  # what a trace says of a fit
 
 
 def provenance(release: Release) -> dict[str, Any]:
@@ -288,7 +289,7 @@ def _made_by(recipe: Recipe, fitted: dict[str, Any] | None, beside: dict[str, st
     if beside:
         facts["files"] = beside
     if fitted:
-        facts["fitted"] = {key: fitted[key] for key in ("at", "items", "texts") if key in fitted}
+        facts["fitted"] = {key: fitted[key] for key in _FIT if key in fitted}
     return Node("recipe", recipe.short, facts)
 
 

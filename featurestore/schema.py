@@ -53,6 +53,8 @@ PROMPT_TOKENS = "prompt_tokens"
 COMPLETION_TOKENS = "completion_tokens"
 SECONDS = "seconds"
 
+FUSE = "fuse"  # kind of the features that fitted weights make of other features' vectors
+
 TIME = pa.timestamp("us", tz="UTC")
 KEY_METADATA = {"lance-schema:unenforced-primary-key": "true"}
 

@@ -203,7 +203,7 @@ def _feature(
         if fitted and items and abs(items - int(fitted.get("items", items))) > DRIFT * items:
             notes.append(
                 f"fitted on {fitted['items']:,} items, there are {items:,} now; "
-                f"to fit again: dualview fit {store.root} {name} --refit"
+                f"to fit again: dualview fit {store.root} {fitted.get('same_fit', name)} --refit"
             )
     if feature.kind == schema.IMPORTED and (counted.missing or counted.stale):
         notes.append(

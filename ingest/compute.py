@@ -16,7 +16,8 @@ import pyarrow as pa
 from featurestore import schema
 from ingest.document import documents
 from ingest.encode.tokens import tokens
-from ingest.pipeline import Encoded, Int64, encode_images, encode_texts, encode_tokens
+from ingest.fuse.reading import Reading
+from ingest.pipeline import Encoded, Int64, encode_images, encode_texts, encode_tokens, fused
 from ingest.resolve import names
 
 if TYPE_CHECKING:
@@ -86,6 +87,14 @@ def _tokens(job: Job) -> Iterator[Encoded]:
         had = sum(len(texts[place]) for place in encoded.places)
         job.tally["tokens had no vector and were left out"] += had - len(encoded.vectors)
         yield encoded.of(full)
+
+
+@computes("fuse")
+def _fused(job: Job) -> Iterator[Encoded]:
+    reading = Reading(job.tables, job.recipe.upstream, job.inputs[schema.ITEM_ID])
+    for start in range(0, len(job.inputs), job.encoder.batch_size):
+        places = np.arange(start, min(start + job.encoder.batch_size, len(job.inputs)))
+        yield fused(places, job.encoder.fuse(reading.take(places)))
 
 
 T = TypeVar("T", str, list[str])

@@ -32,6 +32,7 @@ from ingest.compute import Job, compute
 from ingest.describe import recipes
 from ingest.encode import base
 from ingest.encode.models import Models
+from ingest.fuse.recipes import NotFitted
 
 if TYPE_CHECKING:
     from featurestore.definitions import FeatureDef
@@ -205,7 +206,7 @@ class _Asked:
             return self._untold(name, reason, f"waits for '{unknown[0]}'", blocked=True)
         try:
             recipe = self._recipe(definition, reason, models)
-        except ModelUnavailable as error:
+        except (ModelUnavailable, NotFitted) as error:
             return self._untold(name, reason, f"{error.message}; {error.remedy}")
         self.recipes[name] = recipe
         return self._counted(definition, recipe, reason, models)
@@ -290,6 +291,7 @@ def _to_fit(definition: FeatureDef, recipe: Recipe) -> bool:
 @estimates("embed_image")
 @estimates("embed_text")
 @estimates("embed_tokens")
+@estimates("fuse")
 def encoded(work: Work) -> Usage:
     """Inputs read and encoded, a fit on a sample before where there is none."""
     maker = base.maker(work.definition.kind, work.definition.encoder)

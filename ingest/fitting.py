@@ -83,6 +83,11 @@ def _fittable(store: Store, feature: str, refit: bool, models: Models) -> Featur
     """The definition of a feature that may be fitted now."""
     definition = store.definitions.get(feature)
     check(store, definition)
+    if definition.kind == schema.FUSE:
+        raise BadInput(
+            f"feature '{feature}' has weights, which are trained",
+            remedy=f"dualview fit {store.root} {feature}",
+        )
     if not fitted(definition):
         raise BadInput(
             f"feature '{feature}' has nothing to fit: encoder '{definition.encoder}' learns nothing from the catalogue",
@@ -104,13 +109,14 @@ def _fittable(store: Store, feature: str, refit: bool, models: Models) -> Featur
 class Drift:
     """How far today's catalogue is from the one that a feature was fitted on.
 
-    unknown_words: share of the words, in items added or edited since, that the fit does not know.
+    unknown_words: share of the words, in items added or edited since, that the fit does not know; None for one that
+    has no vocabulary.
     """
 
     items_then: int
     items_now: int
     changed_since: int
-    unknown_words: float
+    unknown_words: float | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -126,7 +132,10 @@ def drift(store: Store, feature: str) -> Drift | None:
     recipe = locked.recipe
     since = f"{schema.UPDATED_AT} > timestamp '{locked.fitted['at'][:19].replace('T', ' ')}'"
     changed = store.tables.dataset(schema.ITEMS).count_rows(f"{LIVE} AND {since}")
+    items = len(live_ids(store))
+    if recipe.kind == schema.FUSE:
+        return Drift(int(locked.fitted["items"]), items, changed, None)
     folder = store.artifacts.path(recipe.artifacts[ARTIFACT]) if ARTIFACT in recipe.artifacts else None
     words = recipe.options.get("terms", "letters") != "letters"  # an encoder of words
     new = list(texts(store, recipe, rows=DRIFT_ROWS, condition=since)) if changed and words else []
-    return Drift(int(locked.fitted["items"]), len(live_ids(store)), changed, unknown_words(new, folder))
+    return Drift(int(locked.fitted["items"]), items, changed, unknown_words(new, folder))

@@ -122,7 +122,8 @@ def materialize(
     batch_size: rows an encoder takes at once, None for the encoder's own; it is halved where memory does not suffice.
     wait: seconds to wait for another writer.
 
-    Raises BadInput for a definition that cannot be meant, ModelUnavailable, Conflict for a store being written.
+    Raises BadInput for a definition that cannot be meant, ModelUnavailable, Conflict for a store being written;
+    NotFitted for a feature of kind fuse that has no fit, once all others are computed.
     """
     begun = time.monotonic()
     if min(n for n in (commit_rows, batch_size, limit, sample) if n is not None) < 1:
@@ -142,6 +143,7 @@ def materialize(
         ordered = store.definitions.ordered(wanted)
         for definition in ordered:
             resolve.check(store, definition)
+        ordered = resolve.fusions_last(store, ordered)
         try:
             reports = [run.feature(definition) for definition in ordered]
         finally:
@@ -278,7 +280,12 @@ class Chosen:
 
 
 def read_inputs(store: Store, recipe: Recipe, ids: pa.ChunkedArray) -> pa.Table:
-    """The columns and upstream texts that a recipe reads, one row for each of `ids` in their order."""
+    """The columns and upstream texts that a recipe reads, one row for each of `ids` in their order.
+
+    Upstream vectors are not among them: they are read some thousands at a time.
+    """
+    if recipe.kind == schema.FUSE:
+        return pa.table({schema.ITEM_ID: ids})
     columns = recipe.columns + ([schema.IMAGE_SHA256] if schema.IMAGE in recipe.inputs else [])
     scan = store.tables.dataset(schema.ITEMS).to_batches(columns=[schema.ITEM_ID, *columns])
     wanted = pa.array(ids.to_pylist(), pa.string())

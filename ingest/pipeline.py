@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from featurestore.errors import CellError, DualviewError
 from ingest.encode.base import ZERO, ImageEncoder, TextEncoder, Vectors, faults
+from ingest.fuse import stored
 
 if TYPE_CHECKING:
     from featurestore.tables import Tables
@@ -108,6 +109,22 @@ def _gathered(places: Sequence[int], found: Sequence[Sequence[Vectors | CellErro
         errors,
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
     )
+
+
+def fused(places: Int64, found: stored.Stored) -> Encoded:
+    """What weights made of the vectors of the items at `places`: one vector an item, or several."""
+    there = np.flatnonzero(found.present)
+    empty = places[~found.present]
+    if isinstance(found, stored.Vectors):
+        checked = _checked(places[there], found.known, found.width, ZERO)
+        return replace(checked, empty=empty)
+    errors: dict[int, CellError] = {}
+    owners = np.repeat(np.arange(len(found)), found.counts)
+    for row, error in faults(found.values):
+        errors.setdefault(int(owners[row]), error)
+    good = found.take(kept := np.setdiff1d(there, list(errors)))
+    named = {int(places[item]): error for item, error in errors.items()}
+    return Encoded(places[kept], good.values, named, good.offsets, empty)
 
 
 def encode_images(encoder: ImageEncoder, tables: Tables, shas: Sequence[str], dim: int) -> Iterator[Encoded]:

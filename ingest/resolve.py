@@ -8,7 +8,7 @@ and a fitted transform keeps its fit until `dualview fit --refit`. To find that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from ingest.describe import recipes, stored
 from ingest.document import documents
 from ingest.encode import base
 from ingest.encode.models import Models
+from ingest.fuse import recipes as fused
 
 if TYPE_CHECKING:
     from featurestore.store import Store
@@ -39,6 +40,9 @@ def check(store: Store, definition: FeatureDef) -> None:
         return
     if definition.kind == schema.DESCRIBE:
         recipes.check(store.root, definition, store.definitions)
+        return
+    if definition.kind == schema.FUSE:
+        fused.check(definition, store.definitions)
         return
     where = f"features.toml, [features.{definition.name}]"
     if definition.kind not in base.kinds():
@@ -89,6 +93,8 @@ def outdated(store: Store, definition: FeatureDef, models: Models | None = None)
         return f"its code is of version {maker.code_version} now, the recipe of {recipe.code_version}"
     if described and (other := recipes.outdated(store.root, definition, recipe)):
         return other
+    if definition.kind == schema.FUSE:
+        return fused.outdated(store, definition, recipe)
     if fitted(definition) and not recipe.artifacts and any(texts(store, recipe, rows=1)):
         return "it was fitted on a catalogue without a word, which has some now"
     if recipe.model is not None and definition.model is not None:
@@ -129,6 +135,8 @@ def draft(
     recipes_above: of the features that it reads. Raises BadInput, ModelUnavailable.
     """
     check(store, definition)
+    if definition.kind == schema.FUSE:
+        return fused.draft(store, definition, recipes_above)
     inputs = _inputs(store, definition, recipes_above)
     if definition.kind == schema.DESCRIBE:
         return recipes.draft(store.root, definition, inputs, models, device)
@@ -158,6 +166,10 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
         judged = stored.judge_again(store, definition.name, recipe)
         store.lock_recipe(definition.name, recipe, files=prompt)
         return recipe, (f"{judged:,} cells were judged by the new rules; nobody was asked",) if judged else ()
+    if definition.kind == schema.FUSE:
+        weights = fused.fit_of(store, definition, recipe.inputs)
+        store.lock_recipe(definition.name, recipe, fused.facts_of(definition, weights))
+        return recipe, ()
     if not fitted(definition):
         store.lock_recipe(definition.name, recipe)
         return recipe, ()
@@ -179,10 +191,21 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
 
 
 def fitted(definition: FeatureDef) -> bool:
-    """Whether something is learned from the catalogue before the feature can be computed."""
-    if definition.kind in (IMPORTED, schema.DESCRIBE):
+    """Whether `resolve` learns something from the catalogue; weights of kind fuse are trained apart."""
+    if definition.kind in (IMPORTED, schema.DESCRIBE, schema.FUSE):
         return False
     return base.maker(definition.kind, definition.encoder).fitted
+
+
+def fusions_last(store: Store, ordered: Sequence[FeatureDef]) -> list[FeatureDef]:
+    """The features in an order in which those that wait for a fit, and what reads them, come after all others."""
+    waiting: set[str] = set()
+    for definition in ordered:
+        above = set(store.definitions.upstream(definition.name))
+        unfitted = definition.kind == schema.FUSE and outdated(store, definition) is not None
+        if unfitted or above & waiting:
+            waiting.add(definition.name)
+    return sorted(ordered, key=lambda definition: definition.name in waiting)
 
 
 LIVE = f"{schema.DELETED} IS NOT TRUE"
@@ -247,6 +270,8 @@ def _inputs(
 def _check_columns(store: Store, definition: FeatureDef) -> pa.Schema:
     """The items' columns; raises BadInput where the definition reads one that they do not have."""
     fields = store.tables.schema(schema.ITEMS)
+    if definition.kind == schema.FUSE:
+        return fields  # reads features alone
     above = store.definitions.upstream(definition.name)
     for given in definition.inputs:
         if given in (schema.IMAGE, DOCUMENT) or given.removeprefix(FEATURE) in above:

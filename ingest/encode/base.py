@@ -21,7 +21,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featurestore.errors import BadInput, CellError, did_you_mean
-from featurestore.schema import ValueKind
+from featurestore.schema import FUSE, ValueKind
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Vectors = npt.NDArray[np.float32]
 Role = Literal["document", "query"]
-Kind = Literal["embed_text", "embed_image", "embed_tokens"]
+Kind = Literal["embed_text", "embed_image", "embed_tokens", "fuse"]
 
 ZERO = CellError("zero_vector", "the encoder gave a vector of zeros, which has no direction to compare by")
 NAN = CellError("nan_output", "the encoder gave a vector with NaN or infinite values")
@@ -169,7 +169,7 @@ def derive(kind: Kind, *, of: Kind) -> Callable[[Wrap], Wrap]:
 
 def known() -> list[tuple[str, str]]:
     """(kind, name) of every encoder there is, as it was registered: one that a query can be put through."""
-    return sorted(_makers)
+    return sorted(key for key in _makers if key[0] != FUSE)
 
 
 def kinds() -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from featurestore import schema
 from featurestore.errors import BadInput, CellError
 from featurestore.recipe import Recipe
 from ingest.encode import base
@@ -115,8 +116,10 @@ class ReleaseEncoder:
     def _encoder(self, feature: str) -> QueryEncoder:
         recipe = Recipe.model_validate(self._release.facts(feature)["recipe"])
         if (recipe.kind, recipe.encoder) not in base.known():
+            brought = recipe.kind == schema.IMPORTED
+            kind = "was brought and not computed" if brought else f"is of kind {recipe.kind}"
             raise BadInput(
-                f"feature '{feature}' was brought and not computed: no encoder makes such a vector of a query",
+                f"feature '{feature}' {kind}: no encoder makes such a vector of a query",
                 remedy="ask with an item, or by another feature",
             )
         defined = self._store.definitions.features.get(feature)
