@@ -284,10 +284,11 @@ def _print_plan(study: Study, found: list[Planned]) -> None:
             console.warn(f"{one.cell.name} is outdated: {one.why}")
     counts = _counts(found)
     says = ", ".join(f"{count:,} {state}" for state, count in counts["counts"].items())
-    if any(one.seconds is None for one in found):
+    left = sum(one.seconds is None for one in found)
+    if left > (unknown := counts["without_estimate"]):
         says += f"; the rest may take {console.duration(counts['expected_seconds_left'])} of one process"
-    if unknown := counts["without_estimate"]:
-        says += f", not counting {unknown:,} cells unlike any that is done"
+    if unknown:
+        says += f"; no estimate for {unknown:,} cells unlike any that is done"
     console.say(says)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from featurestore import files
-from featurestore.errors import BadInput, did_you_mean
+from featurestore.errors import BadInput, Conflict, did_you_mean
 from recommender.config import Config
 
 PROTOCOL = ("split", "repeat", "k_core")  # options of what is held out, and how it is ranked
@@ -76,7 +76,10 @@ class Cell:
         return self.folder / f"{self.name}.ranks.parquet"
 
     def record(self) -> dict[str, Any] | None:
-        """What the cell left, whether or not it is of today's options; None where it was never done."""
+        """What the cell left, whether or not it is of today's options; None where it was never done.
+
+        Raises BadInput where the file is damaged or newer, Conflict where it is another study's.
+        """
         try:
             found: dict[str, Any] = files.read_json(self.file)
             written = int(found["format"])
@@ -89,6 +92,11 @@ class Cell:
             ) from error
         if written > FORMAT:
             raise BadInput(f"{self.file} was written by a newer version", remedy="update dualview")
+        if found["study"] != self.study:
+            raise Conflict(
+                f"{self.file} is a cell of study '{found['study']}', not of '{self.study}'",
+                remedy="give each study a folder of its own: --cells DIR",
+            )
         return found
 
     @property

@@ -172,6 +172,7 @@ class _Work:
         That is right here: a record of other options, or no record, is all there is, and this was asked for.
         """
         now = {
+            "study": self.cell.study,
             "config": self.cell.options,
             SHUFFLE: list(self.cell.shuffle),
             "split_hash": self.split.hash,
@@ -180,6 +181,11 @@ class _Work:
         note = self.folder / BEGUN
         if note.exists():
             then = files.read_json(note)
+            if then["study"] != self.cell.study:
+                raise Conflict(
+                    f"{self.folder} is of study '{then['study']}'",
+                    remedy="give each study an --out of its own",
+                )
             same = not self.cell.changed(then) and all(
                 then[part] == now[part] for part in ("split_hash", "features")
             )

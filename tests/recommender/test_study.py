@@ -451,6 +451,21 @@ def test_a_record_that_is_none_of_ours_is_refused(study: Callable[..., Study]) -
             one.record()
 
 
+def test_two_studies_do_not_share_a_folder(study: Callable[..., Study], tmp_path: Path) -> None:
+    name = "shop--sasrec--id--0"
+    read = study()
+    work(read, cell(read, name), tmp_path / "out", device="cpu")
+    other = study(ONE.replace('"small"', '"other"'))
+    with pytest.raises(Conflict, match="is a cell of study 'small', not of 'other'"):
+        results(other)
+    with pytest.raises(Conflict, match="is a cell of study 'small'"):
+        work(other, cell(other, name), tmp_path / "out", again=True, device="cpu")
+    apart = Study.read(other.path, cells=tmp_path / "apart")
+    with pytest.raises(Conflict, match="is of study 'small'"):
+        work(apart, cell(apart, name), tmp_path / "out", device="cpu")
+    assert [record["cell"] for record in results(study())] == [name]
+
+
 # ---- many cells
 
 
