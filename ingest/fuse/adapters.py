@@ -1,4 +1,4 @@
-"""From a stored vector of size R to the width d of a model: (n, R) -> (n, d).
+"""From a stored vector of size R to the width d of a model: (..., R) -> (..., d).
 
 | name | is |
 |---|---|
@@ -38,7 +38,7 @@ class MixtureOfWhitenings(nn.Module):
         share = logits.softmax(dim=-1)  # (n, K)
         values = self.drop(values)
         # sum_k g_k (x - b_k) W_k, one large product instead of one for each expert
-        spread = (share[:, :, None] * values[:, None, :]).flatten(1)
+        spread = (share[..., :, None] * values[..., None, :]).flatten(-2)
         moved = torch.einsum("ki,kid->kd", self.shift, self.experts)
         result: Tensor = spread @ self.experts.flatten(0, 1) - share @ moved
         return result

@@ -135,6 +135,8 @@ def test_an_adapter_leads_to_the_width_and_every_part_of_it_is_learnt(kind: str)
     values = torch.randn(3, 6)
     assert torch.equal(made(values), made(values))
     assert made(values[:0]).shape == (0, 4)
+    tokens = torch.randn(3, 2, 6)  # several vectors an item
+    torch.testing.assert_close(made(tokens), made(tokens.flatten(0, 1)).view(3, 2, 4))
 
 
 def test_the_mixture_is_the_gated_sum_of_its_whitenings() -> None:
