@@ -58,7 +58,12 @@ TOWERS = {
     "llm-esr": {"tower": "llm-esr", "items": "id+text+image", "gate": "count"},
     "llm-esr, one feature": {"tower": "llm-esr", "items": "id+text", "adapter": "bottleneck"},
     "dmesr": {"tower": "dmesr", "items": "id+text+image+chunks", "align_learned": True, "gate": "count"},
-    "dmesr without ids": {"tower": "dmesr", "items": "text+image+chunks", "pooling": "gated"},
+    "dmesr without ids": {
+        "tower": "dmesr",
+        "items": "text+image+chunks",
+        "pooling": "gated",
+        "adapter": "moe",
+    },
     "dmesr, summed views": {"tower": "dmesr", "items": "id+text+image+chunks", "views": "sum"},
     "dmesr, summed, no ids": {
         "tower": "dmesr",
