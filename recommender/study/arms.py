@@ -113,7 +113,8 @@ def is_floor(cell: Cell) -> bool:
 class Ranks:
     """Ranks of one cell's targets, (users,) int32 each, in the order of the split's users; 0: no target.
 
-    history: events before the test target. target_count: its training events. Both -1 where there is none.
+    history: events before the test target. target_count: its training events. Of users without one both
+    mean nothing.
     """
 
     valid: Int32
@@ -146,8 +147,8 @@ def read_ranks(path: str | Path) -> Ranks:
     return Ranks(
         valid=column("rank_valid", 0),
         test=test if test.any() else None,
-        history=column("history", -1),
-        target_count=column("target_count", -1),
+        history=column("history", 0),
+        target_count=column("target_count", 0),
     )
 
 

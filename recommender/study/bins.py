@@ -17,7 +17,7 @@ NAMES = ("cold", "1–5", "6–20", "21–100", "over 100")
 
 def agree(ranks: Ranks, arm: Arm) -> bool:
     """Whether users whose test target training never saw are as many as each cell's group of cold items says."""
-    cold = int(np.count_nonzero(ranks.target_count == 0))
+    cold = int(np.count_nonzero(ranks.target_count[ranks.test > 0] == 0)) if ranks.test is not None else None
     said = [
         ((cell.get("test") or {}).get("groups") or {}).get("items:cold") or {} for cell in arm.cells.values()
     ]

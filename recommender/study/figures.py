@@ -270,7 +270,7 @@ def _panels(
     across = (
         max(1, len({t.data for t in tables})) if not any(t.apart for t in tables) else min(3, len(tables))
     )
-    if across == 1 and len(tables) > 2:
+    if across == 1 and len(tables) > 1:
         across = min(3, len(tables))
         placed = tables
     elif any(t.apart for t in tables):
