@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from ingest.fuse.scaling import Scaling
 from ingest.fuse.stored import Stored, Vectors
@@ -57,7 +56,8 @@ def similar_users(vectors: npt.NDArray[np.float32], count: int) -> Int64:
 
 
 class SimilarUsers(nn.Module):
-    """Mean squared distance of users' vectors to the mean of their similar users' (no gradient to those).
+    """Mean squared distance of users' vectors to the mean of their similar users' (no gradient to those), over those of a
+    batch who have one that was met before.
 
     neighbours: (n_users, N). width: of a user's vector.
     """
@@ -80,7 +80,8 @@ class SimilarUsers(nn.Module):
         taught = known.any(dim=1)
         weight = known / known.sum(dim=1, keepdim=True).clamp_min(1)
         teacher = torch.einsum("bn,bnd->bd", weight, self.memory[near])
-        loss = mse_loss(vectors[taught], teacher[taught]) if bool(taught.any()) else vectors.sum() * 0.0
+        apart = (vectors - teacher).square().mean(dim=1)
+        loss = (apart * taught).sum() / taught.sum().clamp_min(1)
         with torch.no_grad():
             self.memory[rows] = vectors.detach()
             self.met[rows] = True

@@ -55,11 +55,12 @@ class Fusion:
 
 
 class Placed(NamedTuple):
-    """Scaled vectors (m, R) of a feature, item after item; the row of each item's tokens (n, K), 0 where there is none,
-    and which are there (n, K).
+    """Scaled vectors (m, R) of a feature, item after item, and their places (m,) among n x K. The row of each item's
+    tokens (n, K), 0 where there is none, and which are there (n, K).
     """
 
     scaled: Tensor
+    places: Tensor
     rows: Tensor
     there: Tensor
 
@@ -74,11 +75,11 @@ class Source(nn.Module):
         self.adapter = adapters.make(fusion.adapter, self.scaling.out_dim, fusion.width, fusion.dropout)
         placed = self.place(stored)
         # not kept with the weights: a release owns them
-        self.register_buffer("scaled", placed.scaled, persistent=False)
-        self.register_buffer("rows", placed.rows, persistent=False)
-        self.register_buffer("there", placed.there, persistent=False)
+        for name, tensor in placed._asdict().items():
+            self.register_buffer(name, tensor, persistent=False)
 
     scaled: Tensor
+    places: Tensor
     rows: Tensor
     there: Tensor
 
@@ -103,19 +104,17 @@ class Source(nn.Module):
         )  # row 0 stands at places that none fills
         device = self.scaling.mean.device
         scaled = self.scaling(torch.from_numpy(np.ascontiguousarray(values)).to(device))
-        return Placed(scaled, torch.from_numpy(rows).to(device), torch.from_numpy(there).to(device))
+        places = np.flatnonzero(there)
+        return Placed(scaled, *(torch.from_numpy(array).to(device) for array in (places, rows, there)))
 
     def forward(self, items: Tensor | None = None, placed: Placed | None = None) -> tuple[Tensor, Tensor]:
         """Tokens (n, K, d) and which are there (n, K): of all items, of `items` (k,) rows, or of others, `placed`."""
-        scaled, rows, there = placed or Placed(self.scaled, self.rows, self.there)
+        scaled, places, rows, there = placed or Placed(self.scaled, self.places, self.rows, self.there)
         if items is not None:
             rows, there = rows[items], there[items]
             return self.adapter(scaled[rows]), there
-        # vectors stand item after item, so all of them go to their places at once; places that none fills are zeros
+        # each vector is adapted once and goes to its place; a place that none fills is zeros
         adapted = self.adapter(scaled)
-        if rows.shape[1] == 1 and len(adapted) == len(rows):
-            return adapted[:, None], there
-        places = there.flatten().nonzero().squeeze(1)
         spread = adapted.new_zeros(there.numel(), adapted.shape[1])
         tokens = spread.index_copy(0, places, adapted[: len(places)])
         return tokens.view(*there.shape, adapted.shape[1]), there

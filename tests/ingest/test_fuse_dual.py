@@ -291,7 +291,7 @@ def test_aligned_views_are_the_coarse_ones_before_fusion() -> None:
 
 def test_stored_vectors_are_no_weights() -> None:
     kept = made().state_dict()
-    assert not any(name.endswith((".scaled", ".rows", ".there")) for name in kept)
+    assert not any(name.endswith((".scaled", ".places", ".rows", ".there")) for name in kept)
     assert {f"sources.{name}.scaling.matrix" for name in (*COARSE, *FINE)} <= set(kept)
 
 

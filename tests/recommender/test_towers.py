@@ -192,8 +192,9 @@ def test_every_weight_is_learnt(name: str) -> None:
     objective(batch)["loss"].backward()
     found = {n for n, weight in objective.named_parameters() if weight.grad is None or not weight.grad.any()}
     parts = [
-        f"model.tower.view.to_{side}.query.{part}"
+        f"model.tower.view.to_{side}.{one}.{part}"
         for side in ("coarse", "fine")
+        for one in ("query", "key")
         for part in ("weight", "bias")
     ]
     # over one token an item a softmax is 1, whatever asks: `OneToken` warns of it
@@ -260,6 +261,16 @@ def test_ids_begin_as_a_pca_of_the_features_in_init_and_llm_esr_and_at_random_el
         assert (np.corrcoef(ours.ravel(), alike.ravel())[0, 1] > 0.999) == begun, name
         spread = ids[:, : min(ids.shape[1], values.shape[1])].std()
         assert spread == pytest.approx(0.02, rel=0.2), name
+
+
+@pytest.mark.parametrize("scaling", ["standard", "whiten"])
+def test_in_concat_a_feature_that_an_item_lacks_counts_as_the_mean_of_it(scaling: str) -> None:
+    made, given = tower("concat", scaling=scaling), catalogue()
+    mean = np.stack([given["text"].known.mean(0)] * 2)
+    image = given["image"].take(np.array([0, 0]))
+    found = made.embed({"text": Vectors(mean, np.array([True, False])), "image": image})
+    close(found[0], found[1])
+    assert not torch.allclose(found[0], made.embed(given)[0], atol=1e-3)
 
 
 def test_towers_that_take_one_vector_an_item_say_so_and_name_the_one_that_takes_more() -> None:
