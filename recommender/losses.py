@@ -146,15 +146,23 @@ def gbce_beta(rate: float, calibration: float) -> float:
 
 
 def gbce(
-    hidden: Tensor, items: Tensor, targets: Tensor, negatives: Tensor, *, calibration: float = 0.75
+    hidden: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    *,
+    calibration: float = 0.75,
+    catalogue: int | None = None,
 ) -> Tensor:
     """Generalised BCE of gSASRec: -beta log s(target) - sum of log(1 - s(negative)), over m + 1.
 
     log s(target)^beta is written beta * log s, which is what it is; the original code reaches the same value
     through a transformed logit in float64. Like theirs, the mean is over the target and its m negatives.
+
+    catalogue: how many items the negatives were drawn from, where `items` holds some of them only.
     """
     count = negatives.shape[-1]
-    beta = gbce_beta(min(count / max(len(items) - 1, 1), 1.0), calibration)
+    beta = gbce_beta(min(count / max((catalogue or len(items)) - 1, 1), 1.0), calibration)
     positive, negative = pair_scores(hidden, items, targets, negatives)
     apart = -logsigmoid(-negative).masked_fill(_hits(targets, negatives), 0.0)
     return ((-beta * logsigmoid(positive) + apart.sum(dim=1)) / (count + 1)).mean()

@@ -37,9 +37,12 @@ class SequentialModel(nn.Module):
         super().__init__()
         self.tower, self.backbone, self.temperature = tower, backbone, temperature
 
-    def forward(self, history: Packed) -> tuple[Tensor, Tensor]:
-        """Hidden (T, d) at each event, and item vectors (n, d), made once for inputs and scores alike."""
-        table = self.tower.all_items()
+    def forward(self, history: Packed, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Hidden (T, d) at each event, and item vectors (n, d), made once for inputs and scores alike.
+
+        table: what the tower says of items, where `history` holds rows of that; else of all.
+        """
+        table = self.tower.all_items() if table is None else table
         hidden: Tensor = self.backbone(embedding(history.items, table), history.lengths)
         return self.sides(hidden, table)
 

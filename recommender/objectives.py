@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,19 @@ from recommender.sequences import Batch, Int64, Packed, ragged_rows
 from recommender.splits import Split
 
 TYPES = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+class StepItems(NamedTuple):
+    """The items of a step. table: (k, d) what the tower says of them. read, targets, negatives: rows of it.
+
+    rows: (k,) of the vocabulary, where the table holds some of it only. negatives: (m,), (T, m), or None without any.
+    """
+
+    table: Tensor
+    read: Tensor
+    targets: Tensor
+    negatives: Tensor | None
+    rows: Tensor | None
 
 
 class ItemLoss(nn.Module):
@@ -73,17 +87,33 @@ class ItemLoss(nn.Module):
             rows = rows[torch.randperm(len(rows), device=rows.device)[: self.config.align_items]]
         return rows
 
-    def loss(self, hidden: Tensor, table: Tensor, targets: Tensor) -> Tensor:
-        config = self.config
-        if config.loss == "softmax":
-            return losses.full_softmax(hidden, table, targets, dtype=TYPES[config.head])
+    def step_items(self, read: Tensor, targets: Tensor) -> StepItems:
+        """What a step reads and scores of the catalogue: all of it, or what is read, sought and sampled."""
+        if self.config.loss == "softmax":
+            return StepItems(self.model.tower.all_items(), read, targets, None, None)
         negatives = self.sample(len(targets), targets.device)
+        rows, places = torch.unique(torch.cat([read, targets, negatives.flatten()]), return_inverse=True)
+        read, targets, sampled = places.split([len(read), len(targets), negatives.numel()])
+        return StepItems(self.model.tower(rows), read, targets, sampled.view(negatives.shape), rows)
+
+    def loss(self, hidden: Tensor, table: Tensor, step: StepItems) -> Tensor:
+        """hidden: (T, d), for the targets of the step. table: the item side of its items."""
+        config = self.config
+        if step.negatives is None or step.rows is None:
+            return losses.full_softmax(hidden, table, step.targets, dtype=TYPES[config.head])
         if config.loss == "sampled_softmax":
-            expected = (self.shares * config.negatives).log() if config.logq else None
-            return losses.sampled_softmax(hidden, table, targets, negatives, log_expected=expected)
+            expected = (self.shares[step.rows] * config.negatives).log() if config.logq else None
+            return losses.sampled_softmax(hidden, table, step.targets, step.negatives, log_expected=expected)
         if config.loss == "bce":
-            return losses.bce(hidden, table, targets, negatives)
-        return losses.gbce(hidden, table, targets, negatives, calibration=config.calibration)
+            return losses.bce(hidden, table, step.targets, step.negatives)
+        return losses.gbce(
+            hidden,
+            table,
+            step.targets,
+            step.negatives,
+            calibration=config.calibration,
+            catalogue=self.n_items,
+        )
 
     def sample(self, places: int, device: torch.device) -> Tensor:
         """Item rows, (m,) or (places, m), drawn with replacement from torch's generator."""
@@ -97,8 +127,9 @@ class NextItem(ItemLoss):
     """At every event of every history, the item that came next."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        hidden, table = self.model(batch.history)
-        return self.joint(self.loss(hidden, table, batch.targets), hidden[batch.history.last], batch)
+        step = self.step_items(batch.history.items, batch.targets)
+        hidden, table = self.model(Packed(step.read, batch.history.lengths), step.table)
+        return self.joint(self.loss(hidden, table, step), hidden[batch.history.last], batch)
 
 
 class MaskedItem(ItemLoss):
@@ -112,16 +143,16 @@ class MaskedItem(ItemLoss):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         window, hidden = self.cloze(batch)
-        said, table = self.said(window, hidden)
-        recommending = self.loss(said[hidden], table, window.items[hidden])
+        step = self.step_items(window.items, window.items[hidden])
+        said, table = self.said(Packed(step.read, window.lengths), hidden, step.table)
+        recommending = self.loss(said[hidden], table, step)
         # of a window that comes twice, the copy with its last event hidden is what an answer is made from
         return self.joint(recommending, said[window.last[-len(batch.users) :]], batch)
 
-    def said(self, window: Packed, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """What stands at every place (T, d) with some of them hidden, and item vectors (n, d), made once for inputs and
-        scores alike.
+    def said(self, window: Packed, hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """What stands at every place (T, d) with some of them hidden, and the item side of the table (n, d) that the
+        window holds rows of.
         """
-        table = self.model.tower.all_items()
         shown = self.model.backbone.hide(embedding(window.items, table), hidden)
         return self.model.sides(self.model.backbone(shown, window.lengths), table)
 

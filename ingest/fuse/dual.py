@@ -3,7 +3,8 @@
 The abstract says that coarse-grained semantics a multimodal model wrote and fine-grained semantics of the original text
 are merged by bidirectional cross-attention into two fused representations. All else is ours, each part an option: a
 feature of one vector an item is a coarse token, one of several vectors gives fine tokens; every feature has an adapter
-of its own; each side attends to the other, c~ = pool(C + attention(C to F)) and f~ = pool(F + attention(F to C)).
+of its own; each side attends to the other, c~ = norm(pool(C + attention(C to F))) and f~ = norm(pool(F + attention(F to
+C))), where the weights of a gated pool are told by the tokens before attention.
 
 Attention over a single token has nothing to choose from: its softmax is 1 and it is a linear map. Where a side has one
 token for every item, the module says so when it is made.
@@ -192,17 +193,11 @@ class DualView(nn.Module):
         self.coarse = Side([by_name[name] for name in coarse or fine], fusion.width)
         self.fine = Side([by_name[name] for name in fine or coarse], fusion.width)
         self._warn()
-        attention = {
-            "heads": fusion.heads,
-            "residual": fusion.residual,
-            "norm": fusion.norm,
-            "dropout": fusion.dropout,
-        }
-        self.to_fine = (
-            CrossAttention(fusion.width, **attention) if fusion.attend in ("both", "coarse") else None  # type: ignore[arg-type]
-        )
-        self.to_coarse = (
-            CrossAttention(fusion.width, **attention) if fusion.attend in ("both", "fine") else None  # type: ignore[arg-type]
+        self.to_fine, self.to_coarse = (
+            CrossAttention(fusion.width, fusion.heads, dropout=fusion.dropout)
+            if fusion.attend in ("both", asking)
+            else None
+            for asking in ("coarse", "fine")
         )
         self.pool_coarse, self.pool_fine = (Pool(fusion.width, fusion.pooling) for _ in range(2))
         self.norm_coarse, self.norm_fine = (
@@ -242,15 +237,17 @@ class DualView(nn.Module):
         found = {source.name: source(items, (placed or {}).get(source.name)) for source in self._sources}
         coarse, coarse_there = self.coarse(found, hidden)
         fine, fine_there = self.fine(found, hidden)
-        asked, answered = coarse, fine
+        coarse_weight = self.pool_coarse(coarse, coarse_there)
+        fine_weight = self.pool_fine(fine, fine_there)
+        one = torch.einsum("nk,nkd->nd", coarse_weight, coarse)
+        other = torch.einsum("nk,nkd->nd", fine_weight, fine)
         if self.to_fine is not None:
-            asked = self.to_fine(coarse, fine, fine_there)
+            asked = self.to_fine.pooled(coarse_weight, coarse, fine, fine_there)
+            one = one + asked if self.fusion.residual else asked
         if self.to_coarse is not None:
-            answered = self.to_coarse(fine, coarse, coarse_there)
-        return Views(
-            self.norm_coarse(self.pool_coarse(asked, coarse_there)),
-            self.norm_fine(self.pool_fine(answered, fine_there)),
-        )
+            answered = self.to_coarse.pooled(fine_weight, fine, coarse, coarse_there)
+            other = other + answered if self.fusion.residual else answered
+        return Views(self.norm_coarse(one), self.norm_fine(other))
 
     def aligned(
         self, items: Tensor | None = None, placed: Mapping[str, Placed] | None = None

@@ -11,7 +11,7 @@ from ingest.fuse.attention import CrossAttention, Pool
 N, ASKING, OTHERS, WIDTH = 5, 3, 4, 8
 
 
-def made(heads: int = 2, **options: bool) -> CrossAttention:
+def made(heads: int = 2, **options: float) -> CrossAttention:
     torch.manual_seed(0)
     return CrossAttention(WIDTH, heads, **options).double().eval()
 
@@ -29,20 +29,39 @@ def mask() -> Tensor:
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_it_is_torchs_own_attention_with_the_same_weights(heads: int) -> None:
-    ours = made(heads, residual=False, norm=False)
+    ours = made(heads)
     theirs = nn.MultiheadAttention(WIDTH, heads, batch_first=True, dtype=torch.float64).eval()
     with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key_value.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key_value.bias]))
+        theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
         theirs.out_proj.weight.copy_(ours.outward.weight)
         theirs.out_proj.bias.copy_(ours.outward.bias)
     queries, others, there = tokens(ASKING), tokens(OTHERS, seed=3), mask()
     expected, _ = theirs(queries, others, others, key_padding_mask=~there)
     found = ours(queries, others, there)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    whole = made(heads)
-    whole.load_state_dict(ours.state_dict(), strict=False)
-    torch.testing.assert_close(whole(queries, others, there), whole.norm(queries + expected))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_pooled_answers_are_the_answers_pooled(dropout: float) -> None:
+    attention = made(4, dropout=dropout).train()
+    queries, others, there = tokens(ASKING).requires_grad_(), tokens(OTHERS, seed=3), mask()
+    weights = torch.rand(N, ASKING, dtype=torch.float64)
+    sums = []
+    for way in ("each", "pooled"):
+        torch.manual_seed(7)
+        attention.zero_grad()
+        queries.grad = None
+        if way == "each":
+            found = torch.einsum("nq,nqd->nd", weights, attention(queries, others, there))
+        else:
+            found = attention.pooled(weights, queries, others, there)
+        found.square().sum().backward()
+        grads = [weight.grad.clone() for weight in attention.parameters() if weight.grad is not None]
+        assert queries.grad is not None
+        sums.append([found, queries.grad.clone(), *grads])
+    for one, other in zip(*sums, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_a_mask_for_each_query_apart_is_read_so() -> None:
@@ -77,12 +96,12 @@ def test_one_row_is_answered_alone_as_in_company() -> None:
 
 
 def test_over_one_token_it_is_a_linear_map_that_no_query_can_move() -> None:
-    attention = made(residual=False, norm=False)
+    attention = made()
     others = tokens(1, seed=3)
     there = torch.ones(N, 1, dtype=torch.bool)
     one, other = (attention(tokens(ASKING, seed), others, there) for seed in (5, 6))
     torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-    value = others @ attention.key_value.weight[WIDTH:].T + attention.key_value.bias[WIDTH:]
+    value = attention.value(others)
     torch.testing.assert_close(one[:, :1], attention.outward(value), rtol=1e-10, atol=1e-10)
     several = tokens(OTHERS, seed=3)
     one, other = (attention(tokens(ASKING, seed), several, mask()) for seed in (5, 6))
@@ -103,7 +122,7 @@ def test_nothing_asked_is_answered_with_nothing() -> None:
 
 
 def test_dropped_weights_are_dropped_while_learning_only() -> None:
-    attention = made(dropout=0.5)  # type: ignore[arg-type]
+    attention = made(dropout=0.5)
     given = tokens(ASKING), tokens(OTHERS, seed=3), mask()
     assert torch.equal(attention(*given), attention(*given))
     attention.train()
@@ -115,11 +134,11 @@ def test_a_pool_reads_only_what_is_there_and_knows_no_order(kind: str) -> None:
     torch.manual_seed(0)
     pool, others, there = Pool(WIDTH, kind).double(), tokens(OTHERS), mask()
     before = pool(others, there)
+    assert torch.equal(before > 0, there)
+    torch.testing.assert_close(before.sum(dim=1), torch.ones(N, dtype=torch.float64))
     spoiled = torch.where(there[..., None], others, torch.full_like(others, 1e6))
     torch.testing.assert_close(pool(spoiled, there), before, rtol=0, atol=0)
     order = torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(pool(others[:, order], there[:, order]), before)
-    same = others[:, :1].expand(-1, OTHERS, -1)
-    torch.testing.assert_close(pool(same, there), others[:, 0])  # weights sum to 1
-    by_hand = torch.stack([row[seen].mean(0) for row, seen in zip(others, there, strict=True)])
-    assert torch.allclose(before, by_hand) == (kind == "mean")
+    torch.testing.assert_close(pool(others[:, order], there[:, order]), before[:, order])
+    alike = there / there.sum(dim=1, keepdim=True)
+    assert torch.allclose(before, alike.double()) == (kind == "mean")

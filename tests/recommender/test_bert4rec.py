@@ -75,9 +75,10 @@ def test_what_is_scored_in_training_does_not_change_with_the_items_to_be_found(m
     window, hidden = learner.cloze(batch([5, 12, 2]))
     others = window.items.clone()
     others[hidden] = (others[hidden] + 1) % ITEMS
-    said, table = learner.said(window, hidden)
+    items = learner.model.tower.all_items()
+    said, table = learner.said(window, hidden, items)
     found = said[hidden]
-    assert torch.equal(learner.said(Packed(others, window.lengths), hidden)[0][hidden], found)
+    assert torch.equal(learner.said(Packed(others, window.lengths), hidden, items)[0][hidden], found)
     assert found.shape == (len(hidden), WIDTH)
     assert table.shape == (ITEMS, WIDTH)
 
