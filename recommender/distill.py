@@ -56,8 +56,8 @@ def similar_users(vectors: npt.NDArray[np.float32], count: int) -> Int64:
 
 
 class SimilarUsers(nn.Module):
-    """Mean squared distance of users' vectors to the mean of their similar users' (no gradient to those), over those of a
-    batch who have one that was met before.
+    """Mean squared distance of users' vectors to the mean of their similar users' (no gradient to those), over those of
+    a batch who have one that was met before.
 
     neighbours: (n_users, N). width: of a user's vector.
     """
