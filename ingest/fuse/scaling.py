@@ -14,8 +14,9 @@ from ingest.fuse.stored import Stored
 
 
 def key(feature: str) -> str:
-    """A feature's name as that of a module, in which no dot may stand."""
-    return feature.replace(".", "-")
+    """A feature's name as that of a module, in which no dot may stand and which no method of torch's may have."""
+    name = feature.replace(".", "-")
+    return f"{name}-" if hasattr(nn.ModuleDict(), name) else name
 
 
 def principal(centred: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ from recommender.items import (
     Stored,
     Tokens,
     Vectors,
+    kept_scalings,
 )
 from recommender.items import build as build_tower
 from recommender.items.build import Towers
@@ -271,6 +272,18 @@ def test_in_concat_a_feature_that_an_item_lacks_counts_as_the_mean_of_it(scaling
     found = made.embed({"text": Vectors(mean, np.array([True, False])), "image": image})
     close(found[0], found[1])
     assert not torch.allclose(found[0], made.embed(given)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("tower_name", ["sum", "concat", "dmesr"])
+@pytest.mark.parametrize("feature", ["type", "items", "training", "title.v2"])
+def test_a_feature_may_be_called_what_a_module_of_torch_calls_its_own(tower_name: str, feature: str) -> None:
+    given, config = (
+        {feature: catalogue()["text"]},
+        Config.of(width=8, items=f"id+{feature}", tower=tower_name),
+    )
+    made = build_tower(config, counts(), given)
+    assert made.all_items().shape == (N, 8)
+    assert set(kept_scalings(made.state_dict(), [feature])) == {feature}
 
 
 def test_towers_that_take_one_vector_an_item_say_so_and_name_the_one_that_takes_more() -> None:
