@@ -113,7 +113,8 @@ class Source(nn.Module):
         scaled, places, rows, there = placed or Placed(self.scaled, self.places, self.rows, self.there)
         if items is not None:
             rows, there = rows[items], there[items]
-            return self.adapter(scaled[rows]), there
+            places = there.flatten().nonzero().squeeze(1)
+            scaled = scaled[rows.flatten()[places]]
         # each vector is adapted once and goes to its place; a place that none fills is zeros
         adapted = self.adapter(scaled)
         spread = adapted.new_zeros(there.numel(), adapted.shape[1])
