@@ -110,7 +110,7 @@ def fit_fusion(
             "held_out": found.held_out,
             "seed": asked.run.config.seed if asked.run is not None else asked.options.seed,
             "asked": asked.options.asked,
-            "options": asked.recorded,
+            "options": asked.recorded | asdict(found.view.fusion),
             "width": found.view.fusion.width,
             "best_epoch": found.best_epoch,
             "report": found.report,
@@ -215,10 +215,8 @@ class _Asked:
 
     @property
     def recorded(self) -> dict[str, Any]:
-        """What the recipe says of the fit: its options, or the run and its split."""
-        if self.run is None:
-            return dict(self.options.asked)
-        return dict(self.events or {}) | {"width": view_width(self.run)}
+        """What the recipe says of the fit: its options, or the run and its split; beside how the view is built."""
+        return dict(self.options.asked) if self.run is None else dict(self.events or {})
 
     def read(self) -> tuple[Any, dict[str, Stored]]:
         """(ids (n,) sorted of the live items, each input over them)."""
@@ -253,7 +251,7 @@ def _above(store: Store, definition: FeatureDef) -> dict[str, Recipe]:
     for name in store.definitions.upstream(definition.name):
         recipe = resolve.active(store, store.definitions.get(name), models)
         if recipe is None or not store.tables.exists(recipe.table(name)):
-            names = " ".join(store.definitions.upstream(definition.name))
+            names = " ".join(f"-f {each}" for each in store.definitions.upstream(definition.name))
             raise BadInput(
                 f"feature '{definition.name}' is fitted on '{name}', which is to be computed first",
                 remedy=f"dualview materialize {store.root} {names}",

@@ -228,7 +228,7 @@ def measured(view: DualView, placed: Mapping[str, Placed], seed: int = 0) -> lis
 
     Rows: each pair of inputs behind their adapters (of several vectors their mean); "coarse ~ fine", the two fused
     views; "coarse alone ~ fine alone", either made without a token of the other side, as attention shows each side
-    the other's; "half ~ half", two halves of an item as learning sees them.
+    the other's; "half ~ half", two halves of an item as learning sees them, where it leaves tokens out.
     """
     learning = view.training
     view.eval()
@@ -239,6 +239,9 @@ def measured(view: DualView, placed: Mapping[str, Placed], seed: int = 0) -> lis
     rows += agreement(torch.stack([whole.coarse, whole.fine], dim=1), both, ("coarse", "fine"))
     if (apart := _apart(view, placed)) is not None:
         rows += agreement(*apart, ("coarse alone", "fine alone"))
+    if not view.fusion.token_dropout:
+        view.train(learning)
+        return rows
     device = whole.coarse.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -49,7 +49,7 @@ class FuseOptions(Options):
         default="both", description="Which side's tokens attend to the other's."
     )
     residual: bool = Field(default=True, description="Add what asks to what the attention finds.")
-    norm: bool = Field(default=True, description="LayerNorm after the attention and on each view.")
+    norm: bool = Field(default=True, description="LayerNorm on each view.")
     pooling: Literal["mean", "gated"] = Field(
         default="mean", description="How a side's tokens become a view."
     )

@@ -54,7 +54,10 @@ def files_of(
 
 
 def load_view(folder: Path, device: str = "cpu") -> tuple[DualView, Tensor]:
-    """The view of an artifact, over no items, and the scale of its views. Raises BadInput for one of a newer format."""
+    """The view of an artifact, over no items, and the scale of its views.
+
+    Raises BadInput for one that another version of dualview wrote, whose weights have another shape.
+    """
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if config["format"] > FORMAT:
         raise BadInput("the fit was written by a newer version of dualview", remedy="update dualview")
@@ -72,7 +75,13 @@ def load_view(folder: Path, device: str = "cpu") -> tuple[DualView, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OneToken)  # said when it was fitted; of no items it says nothing
         view = DualView(nothing, config["coarse"], config["fine"], Fusion(**config["fusion"]), scalings)
-    view.load_state_dict(weights)
+    try:
+        view.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BadInput(
+            f"the fit {folder.name[:12]} was made by another version of dualview: its weights have another shape",
+            remedy="fit again: dualview fit STORE FEATURE --refit",
+        ) from error
     return view.to(device).eval(), scale.to(device)
 
 
