@@ -38,7 +38,7 @@ N_ITEMS, CAME_LATER = 30, 4
         ("gru4rec", {}),
         ("gru4rec", {"layers": 1, "hidden": 24, "loss": "sampled_softmax", "negatives": 8}),
         ("bert4rec", {}),
-        ("bert4rec", {"mask_last": "always", "loss": "bce", "negatives": 8, "epochs": 60}),
+        ("bert4rec", {"mask_last": "always", "loss": "bce", "negatives": 8, "epochs": 100}),
         ("bert4rec", {"mask_last": "chance", "mask_share": 0.4, "loss": "sampled_softmax", "negatives": 8}),
     ],
 )
