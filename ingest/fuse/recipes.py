@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from featurestore import schema
 from featurestore.definitions import Definitions, FeatureDef, Locked
 from featurestore.errors import BadInput, NotFound
@@ -117,7 +119,7 @@ def fit_of(store: Store, definition: FeatureDef, inputs: tuple[str, ...]) -> Loc
     elif other := sorted(set(inputs) ^ set(locked.recipe.inputs)):
         name = other[0].removeprefix(FEATURE).split("@")[0]
         why = f"was fitted on other vectors than today's of '{name}'"
-    elif facts.get("asked") != options_of(store.definitions.get(owner)).asked:
+    elif not _asks(options_of(store.definitions.get(owner)), facts["asked"]):
         why = "was fitted with other options than features.toml has now"
     else:
         return locked
@@ -127,6 +129,14 @@ def fit_of(store: Store, definition: FeatureDef, inputs: tuple[str, ...]) -> Loc
         remedy=f"dualview fit {store.root} {owner}"
         + (f" (or take a run's weights, as from {run})" if run else ""),
     )
+
+
+def _asks(options: FuseOptions, asked: Mapping[str, Any]) -> bool:
+    """Whether a fit is what options ask for; one that is younger than the fit stands at its default there."""
+    try:
+        return options.asked == FuseOptions.model_validate(asked).asked
+    except ValidationError:
+        return False  # an option that there is no more
 
 
 def draft(store: Store, definition: FeatureDef, recipes: Mapping[str, Recipe]) -> Recipe:

@@ -265,6 +265,18 @@ def test_what_is_merely_applied_changes_without_a_fit_and_other_options_do_not(s
         materialize(shop)
 
 
+def test_an_option_that_is_younger_than_a_fit_stands_at_its_default(shop: Store) -> None:
+    facts = dict(shop.locked()["fused"].fitted or {})
+    recipe = shop.locked()["fused"].recipe
+    with shop.lock("test"):
+        older = {name: value for name, value in facts["asked"].items() if name != "patience"}
+        shop.lock_recipe("fused", recipe, facts | {"asked": older})
+        assert materialize(shop).errors == 0
+        shop.lock_recipe("fused", recipe, facts | {"asked": older | {"dropped": 1}})
+        with pytest.raises(NotFitted, match="other options"):
+            resolve.draft(shop, shop.definitions.get("fused"), shop.recipes(), None)  # type: ignore[arg-type]
+
+
 def test_a_new_recipe_above_asks_for_a_new_fit(shop: Store) -> None:
     materialize(shop)
     declare(shop, TOML.replace("dim = 5", "dim = 4"))
