@@ -42,6 +42,9 @@ ONLY_IN = {  # the same of towers
     "distill_users": ("llm-esr",),
 }
 
+OF_ADAPTERS = ("adapter", "scaling", "scaling_dim", "feature_scale", "feature_dropout", "lr_features")
+OF_IDS_BESIDE_FEATURES = ("id_dropout", "gate")
+
 
 class Config(BaseModel):
     """How to train one recommender.
@@ -197,6 +200,13 @@ class Config(BaseModel):
 
     # what it is fitted on
     split: Literal["leave-one-out", "global-time"] = Field("leave-one-out", description="what is held out")
+    hide_items: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the items that training never sees, to measure how new items are recommended",
+    )
+    hide_seed: int = Field(0, ge=0, description="which items those are")
     repeat: Literal["mask", "allow"] = Field(
         "mask", description="items a user took before: out of validation's ranking, or in it"
     )
@@ -234,6 +244,7 @@ class Config(BaseModel):
         if self.id_init == "pca" and (ID not in parts or not self.features):
             raise ValueError(f"id_init 'pca' needs both id and a feature in items, got '{self.items}'")
         self._towers_fit()
+        self._all_are_read()
         if not (0 <= self.betas[0] < 1 and 0 <= self.betas[1] < 1):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         return self
@@ -256,6 +267,20 @@ class Config(BaseModel):
             raise ValueError(f"views of width {self.view_width} cannot be shared by {self.heads} heads")
         if self.across and not self.parallel:
             raise ValueError("across needs two sequences: views = concat")
+
+    def _all_are_read(self) -> None:
+        """Refuse what is set and would change nothing."""
+        adapted = bool(self.features) and self.tower != "init"
+        unread = {name: "features, in a tower other than init" for name in OF_ADAPTERS if not adapted}
+        if not (adapted and ID in self.parts):
+            unread |= dict.fromkeys(OF_IDS_BESIDE_FEATURES, "ids beside features, in a tower other than init")
+        if self.align == "none":
+            unread |= dict.fromkeys(
+                ("align_weight", "align_temperature", "align_learned", "align_items"), "align"
+            )
+        for name, what in unread.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} would change nothing here: it is an option of {what}")
 
     @classmethod
     def of(cls, **given: Any) -> Config:

@@ -209,6 +209,16 @@ class DualView(nn.Module):
     def _sources(self) -> list[Source]:
         return cast("list[Source]", list(self.sources.values()))
 
+    def warn_of_alignment(self) -> None:
+        """Say so where there are no two coarse views that could be aligned."""
+        if len(self.views) < 2:
+            warnings.warn(
+                f"{len(self.views)} coarse views: there is nothing to align; give items a second feature of one vector "
+                "each, or set align=none",
+                OneToken,
+                stacklevel=2,
+            )
+
     def _warn(self) -> None:
         read = {"both": "coarse fine", "coarse": "fine", "fine": "coarse", "none": ""}[self.fusion.attend]
         for side in read.split():

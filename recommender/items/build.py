@@ -142,6 +142,8 @@ def _dual(given: Material) -> Towers:
         fusion,
         given.fitted,
     )
+    if config.align != "none" and config.align_weight:
+        view.warn_of_alignment()
     return DualTower(
         view,
         given.ids(config.width),

@@ -50,13 +50,13 @@ width = 8
 length = 6
 epochs = 3
 layers = 1
-scaling = "none"
 
 [tower.id]
 items = "id"
 
 [tower.text]
 items = "id+text"
+scaling = "none"
 """
 ONE = GRID.replace("[0, 1]", "[0]").replace('"sasrec", "gru4rec"', '"sasrec"').replace('"popularity"', "")
 
@@ -196,7 +196,7 @@ def test_filters_name_axes_and_refuse_what_is_on_none(study: Callable[..., Study
         ('"popularity"', '"popularty"', r"line 5: unknown name 'popularty' in baselines", "'popularity'"),
         ('reference = "id"', 'reference = "ids"', r"line 6: unknown tower 'ids'", "'id'"),
         ("width = 8", "width = 0", r"line 12, \[options\]: width: Input should be", "--options"),
-        ('items = "id"', 'items = "id"\nseed = 3', r"line 20, \[tower.id\]: seed is an axis", "seeds"),
+        ('items = "id"', 'items = "id"\nseed = 3', r"line 19, \[tower.id\]: seed is an axis", "seeds"),
         (
             'items = "id"',
             'items = "id"\nk_core = [2, 2]',
@@ -206,7 +206,7 @@ def test_filters_name_axes_and_refuse_what_is_on_none(study: Callable[..., Study
         (
             '"id+text"',
             '"id+text"\nshuffle = ["txt"]',
-            r"line 23, \[tower.text\]: shuffle names 'txt'",
+            r"line 22, \[tower.text\]: shuffle names 'txt'",
             "'text'",
         ),
         (
