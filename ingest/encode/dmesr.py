@@ -55,7 +55,7 @@ class FuseOptions(Options):
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of values dropped while fitting.")
     scaling: Literal["none", "standard", "whiten"] = Field(
-        default="whiten",
+        default="none",
         description="Of stored vectors: as they are, unit variance a dimension, or decorrelated.",
     )
     scaling_dim: int = Field(default=128, ge=1, description="With whiten, keep so many leading directions.")
@@ -64,7 +64,7 @@ class FuseOptions(Options):
         default="infonce", description="Loss between an item's coarse inputs; none: without."
     )
     token_dropout: float = Field(
-        default=0.3, gt=0, lt=1, description="Share of an item's tokens that each of its two halves lacks."
+        default=0.5, gt=0, lt=1, description="Share of an item's tokens that each of its two halves lacks."
     )
     temperature: float = Field(
         default=0.1, ge=0.01, le=1, description="What cosines are divided by in the losses."

@@ -21,7 +21,9 @@ from recommender.fusion import Halves, ItemBatches
 from recommender.items import DualTower
 from tests.recommender import shelves
 
-QUICK = FuseOptions(width=8, epochs=40, patience=40, batch=32, hold_out=0.2, lr=1e-2)
+QUICK = FuseOptions(
+    width=8, epochs=40, patience=40, batch=32, hold_out=0.2, lr=1e-2, scaling="whiten", token_dropout=0.3
+)
 
 
 def catalogue(n: int = 160, seed: int = 0) -> tuple[dict[str, Stored], np.ndarray]:
