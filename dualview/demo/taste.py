@@ -25,7 +25,7 @@ last one and on the user's favourites of today; `distribution` gives its probabi
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,15 +96,22 @@ class Log:
 
 
 class Shop:
-    """The catalogue as customers meet it: who has which style, theme and kind, and how appealing it is."""
+    """The catalogue as customers meet it: who has which style, theme and kind, and how appealing it is.
 
-    def __init__(self, latents: Latents) -> None:
+    known: of style and theme, those that can be told. Where one cannot, a drive to one of its values has every item
+    as a candidate, which is how it looks to whoever cannot tell which items have that value.
+    """
+
+    def __init__(self, latents: Latents, known: Collection[str] = (STYLE, THEME)) -> None:
         self.latents = latents
+        everything = np.arange(len(latents.item_ids))
         self.members = {
-            STYLE: [np.flatnonzero(latents.style == k) for k in range(STYLES)],
-            THEME: [np.flatnonzero(latents.theme == k) for k in range(len(THEME_NAMES))],
-            ANY: [np.arange(len(latents.item_ids))],
-        }
+            name: [np.flatnonzero(of == k) if name in known else everything for k in range(kinds)]
+            for name, of, kinds in (
+                (STYLE, latents.style, STYLES),
+                (THEME, latents.theme, len(THEME_NAMES)),
+            )
+        } | {ANY: [everything]}
 
     def weights(
         self, drive: tuple[str, int], taste: Taste, taken: NDArray[np.bool_], day: float

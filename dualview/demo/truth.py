@@ -8,7 +8,7 @@ often as chance does."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from dualview.demo.catalogue import (
     write_catalogue,
 )
 from dualview.demo.drawing import PATTERNS
-from dualview.demo.taste import DAY, EPOCH, Log, Shop, TasteSettings, draw_log, write_events
+from dualview.demo.taste import DAY, EPOCH, STYLE, THEME, Log, Shop, TasteSettings, draw_log, write_events
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,27 @@ def _information(a: Ints, b: Ints) -> float:
     return float((joint[some] * np.log(joint[some] / expected[some])).sum())
 
 
+def target_ranks(catalogue: Catalogue, log: Log, known: Collection[str] = (STYLE, THEME)) -> Ints:
+    """(n_users,) 1-based ranks of each user's last event by the generator's own probabilities (full catalogue, no item
+    twice; of equal probabilities the lower row is first).
+
+    known: of "style" and "theme", those that the ranking can tell. A recommender whose pictures say nothing knows the
+    theme alone, and one whose texts say nothing the style alone; category, appeal and tastes are known to all."""
+    shop, offsets = Shop(catalogue.latents, known), log.offsets
+    ranks = np.zeros(len(offsets) - 1, dtype=np.int64)
+    for user, at in enumerate((offsets[1:] - 1).tolist()):
+        history, target = log.items[offsets[user] : at], int(log.items[at])
+        day = (int(log.times[at]) - EPOCH) / DAY
+        chances = shop.distribution(log.settings, log.tastes[user], history, day, 1 / log.settings.session)
+        ranks[user] = _rank(chances, target)
+    return ranks
+
+
+def _rank(scores: NDArray[np.float64], target: int) -> int:
+    above = (scores > scores[target]).sum() + (scores[:target] == scores[target]).sum()
+    return int(above) + 1
+
+
 def oracle(catalogue: Catalogue, log: Log, k: int = 10) -> dict[str, float]:
     """What ranking by the generator's own probabilities attains on each user's last event (full catalogue, no
     item twice): HR@k and NDCG@k, and what popularity in all earlier events attains there.
@@ -113,26 +134,28 @@ def oracle(catalogue: Catalogue, log: Log, k: int = 10) -> dict[str, float]:
     The oracle knows today's favourites of each user and how the next item is drawn from them and the last
     item; not whether a new session begins. A recommender has to infer the favourites from the log, so it
     stays below."""
-    shop, offsets = Shop(catalogue.latents), log.offsets
+    offsets = log.offsets
     last = offsets[1:] - 1
     earlier = np.ones(len(log.items), dtype=bool)
     earlier[last] = False
     sold = np.bincount(log.items[earlier], minlength=len(catalogue.latents.item_ids)).astype(np.float64)
-    gains: dict[str, list[float]] = {"oracle": [], "popularity": []}
+    popularity = np.zeros(len(last), dtype=np.int64)
     for user, at in enumerate(last.tolist()):
-        history, target = log.items[offsets[user] : at], int(log.items[at])
-        day = (int(log.times[at]) - EPOCH) / DAY
-        known = shop.distribution(log.settings, log.tastes[user], history, day, 1 / log.settings.session)
         popular = sold.copy()
-        popular[history] = -1
-        for name, scores in (("oracle", known), ("popularity", popular)):
-            above = int((scores > scores[target]).sum()) + int((scores[:target] == scores[target]).sum())
-            gains[name].append(1 / np.log2(above + 2) if above < k else 0.0)
+        popular[log.items[offsets[user] : at]] = -1
+        popularity[user] = _rank(popular, int(log.items[at]))
+    found = {"oracle": target_ranks(catalogue, log), "popularity": popularity}
     return {
-        f"{name} {metric}@{k}": round(float(np.mean(np.array(values) > 0 if metric == "HR" else values)), 4)
-        for name, values in gains.items()
-        for metric in ("NDCG", "HR")
+        f"{name} {metric}@{k}": round(value, 4)
+        for name, ranks in found.items()
+        for metric, value in attained(ranks, k).items()
     }
+
+
+def attained(ranks: Ints, k: int = 10) -> dict[str, float]:
+    """Mean NDCG@k and HR@k of 1-based ranks of one target a user."""
+    gains = np.where(ranks <= k, 1 / np.log2(ranks + 1), 0.0)
+    return {"NDCG": float(gains.mean()), "HR": float((ranks <= k).mean())}
 
 
 def write_truth(catalogue: Catalogue, log: Log, folder: str | Path) -> None:

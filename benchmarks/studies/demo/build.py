@@ -1,0 +1,77 @@
+"""Draws the shop of this study, fills a store from it, and writes what the truth says is attainable.
+
+python -m benchmarks.studies.demo.build benchmarks/out/study-demo
+
+The shop is that of `make demo` at half its products and two thirds of its customers, so that a cell takes half a minute
+on one core; more products come late, so that enough customers of the last days take one that training never saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualview.demo.catalogue import Catalogue, CatalogueSettings, draw_catalogue
+from dualview.demo.taste import STYLE, THEME, Log, TasteSettings, draw_log
+from dualview.demo.truth import attained, drawn_with, make_shop, target_ranks
+from dualview.store import Store
+from featurestore import files
+from featurestore.errors import Conflict
+
+HERE = Path(__file__).parent
+CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20)
+TASTE = TasteSettings(users=2000)
+KNOWING = {"style and theme": (STYLE, THEME), "theme": (THEME,), "style": (STYLE,), "neither": ()}
+
+
+def attainable(catalogue: Catalogue, log: Log) -> dict[str, Any]:
+    """NDCG@10 and HR@10 on each customer's last event, of rankings by the generator's own probabilities that know style
+    and theme of the items, or one of the two, or neither; and the share that is lost against knowing both."""
+    found = {name: attained(target_ranks(catalogue, log, known)) for name, known in KNOWING.items()}
+    whole = found["style and theme"]["NDCG"]
+    return {
+        name: {key: round(value, 4) for key, value in figures.items()}
+        | {"NDCG lost": round(1 - figures["NDCG"] / whole, 3)}
+        for name, figures in found.items()
+    }
+
+
+def build(folder: Path) -> Store:
+    """The shop in FOLDER/shop and a published store in FOLDER/store, made where they are not there yet."""
+    shop, root = folder / "shop", folder / "store"
+    if not (shop / "truth.json").exists():
+        make_shop(shop, CATALOGUE, TASTE)
+    elif not drawn_with(shop, CATALOGUE, TASTE):
+        raise Conflict(f"{shop} holds another shop", remedy="give another folder, or delete this one")
+    filled = (root / "store.json").exists()
+    store = Store.open(root) if filled else Store.create(root, (HERE / "features.toml").read_text("utf-8"))
+    store.ingest(shop / "items.csv", shop / "events.csv")
+    made = store.materialize()
+    if made.computed or store.status().release is None:
+        store.publish()
+    return store
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw the shop of the study and fill its store.")
+    parser.add_argument("folder", type=Path, help="where shop and store go")
+    folder = parser.parse_args().folder
+    catalogue = draw_catalogue(CATALOGUE)
+    log = draw_log(catalogue, TASTE)
+    told = {
+        "catalogue": asdict(CATALOGUE),
+        "taste": asdict(TASTE),
+        "events": len(log.items),
+        "attainable": attainable(catalogue, log),
+    }
+    files.write_json(HERE / "truth.json", told)
+    tokens = build(folder).release().matrix("tokens")
+    print(f"tokens an item: {np.diff(tokens.offsets).mean():.1f} on average; {told['attainable']}")
+
+
+if __name__ == "__main__":
+    main()
