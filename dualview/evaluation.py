@@ -13,7 +13,8 @@ from featurestore.errors import BadInput, Conflict
 if TYPE_CHECKING:
     from featurestore.carried import Carried
     from featurestore.store import Store
-    from recommender.evaluate import Result
+    from recommender.cold import NewItems
+    from recommender.evaluate import Result, ScoreFn
     from recommender.runs import Run
     from recommender.splits import Split
 
@@ -25,6 +26,10 @@ MEANING = {
     "coverage": "share of the catalogue that stands in at least one user's first k",
     "novelty": "mean surprise of what is shown, in bits: high means seldom taken in training",
 }
+KEPT = {
+    "test": "test",
+    "valid": "valid_evaluated",
+}  # in metrics.json; "valid" is what training chose its epoch by
 GROUPS = {
     "items:head": "the fifth of the items with most training events",
     "items:tail": "the others that training saw",
@@ -44,12 +49,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Report:
-    """What `evaluate` found: `full` and, where asked for, `sampled` results by name, the run's own first."""
+    """What `evaluate` found: `full` and, where asked for, `sampled` results by name, the run's own first.
+
+    new: of the users whose test item was hidden from training; None where the run's split hid none.
+    """
 
     run: str
     which: str
     full: dict[str, Result]
     sampled: dict[str, Result] = field(default_factory=dict)
+    new: NewItems | None = None
 
     @property
     def result(self) -> Result:
@@ -64,14 +73,31 @@ class Report:
             "overall": own["metrics"],
             "full": {name: result.to_dict() for name, result in self.full.items()},
             "sampled": {name: result.to_dict() for name, result in self.sampled.items()},
-        }
+        } | ({"new_items": self.new.to_dict()} if self.new else {})
 
     def tables(self) -> list[Part]:
         parts = [self._overall(self.full, f"{self.run} on {self.which}: {len(self.result.users):,} users")]
         parts.append(self._groups())
         if self.sampled:
             parts.append(self._overall(self.sampled, "Sampled candidates: another, easier question"))
+        if self.new:
+            parts.append(self._new_items(self.new))
         return parts
+
+    def _new_items(self, new: NewItems) -> Part:
+        ks = [name for name in next(iter(new.full.values())).metrics if name.startswith(("HR@", "NDCG@"))]
+        shown = [name for name in ks if name.endswith("@10")] or ks[:2]
+        rows = [
+            [name, *(of[name].metrics[figure] for of in (new.full, new.among) for figure in shown)]
+            for name in new.full
+        ]
+        first = next(iter(new.full))
+        return Part(
+            f"New items: {new.users:,} users whose item is one of {new.hidden_items:,} hidden from training",
+            ["scorer", *(f"{figure} {of}" for of in ("full", "among hidden") for figure in shown)],
+            rows,
+            f"full: {new.full[first].protocol}. among hidden: {new.among[first].protocol}",
+        )
 
     def _overall(self, results: dict[str, Result], title: str) -> Part:
         names = list(next(iter(results.values())).metrics)
@@ -110,12 +136,16 @@ def evaluate(
     apart. repeat: "mask" takes the items a user had before out of the ranking, "allow" leaves them in; by default as in
     training. baseline: popularity on the same users beside it.
 
+    Where the run's split hid items (`hide_items`), test also says how those are recommended, with chance and
+    neighbours by content beside it.
+
     Writes `metrics.json` and, one row a user, `test_users.parquet` (or `valid_users.parquet`) into the run's folder.
     Raises Conflict where the release no longer gives the events that the run was trained on.
     """
     import pyarrow.parquet as pq
 
     from recommender.baselines import popularity
+    from recommender.cold import evaluate_new, users_of
     from recommender.evaluate import evaluate as rank
     from recommender.evaluate import sampled, scores_of
     from recommender.fit import pick_device
@@ -134,12 +164,21 @@ def evaluate(
         among[opened.name] = sampled(scores_of(model, split, which), split, drawn, ks)
         if baseline:
             among["popularity"] = sampled(popularity(split), split, drawn, ks)
-    report = Report(opened.name, on, full, among)
+    new = None
+    if which == "test" and len(users_of(split)):
+        beside = _floors(store, opened, split) if baseline else {}
+        new = evaluate_new({opened.name: scores_of(model, split, which)} | beside, split, ks, repeat=policy)
+    report = Report(opened.name, on, full, among, new)
     with files.replacing(opened.folder / f"{on}_users.parquet") as aside:
         pq.write_table(report.result.to_table(split), aside)
-    kept: dict[str, Any] = {on: report.result.to_dict()}
+    kept: dict[str, Any] = {KEPT[on]: report.result.to_dict()}
     if among:
         kept[f"{on}_sampled"] = among[opened.name].to_dict()
+    if new:
+        own = {
+            part: found[opened.name].to_dict() for part, found in (("full", new.full), ("among", new.among))
+        }
+        kept[f"{on}_new_items"] = own
     opened.write_metrics(**kept)
     journal.record(
         store.root,
@@ -165,9 +204,18 @@ def plan_evaluation(
         "split": split.description,
         "users": len(split.users(which)),
         "items": split.log.n_items,
-        "replaces": on in opened.metrics(),
+        "replaces": KEPT[on] in opened.metrics(),
         "files": [f"runs/{opened.name}/{name}" for name in ("metrics.json", f"{on}_users.parquet")],
     }
+
+
+def _floors(store: Store | Carried, run: Run, split: Split) -> dict[str, ScoreFn]:
+    """What the run has to beat on new items."""
+    from recommender import data
+    from recommender.cold import floors
+
+    release = store.release(run.release or "latest")
+    return floors(split, data.features_of(release, run.config, split.log.item_ids))
 
 
 def _asked(

@@ -1,5 +1,5 @@
-"""The floors that a model must clear: popularity, item-to-item neighbours, chance. Each is a `score_fn` for
-`evaluate`.
+"""The floors that a model must clear: popularity, neighbours by who took them or by content, chance. Each is a
+`score_fn` for `evaluate`.
 
 They learn from the split's training events only. What a user did before the target is known to them as it is
 to a
@@ -8,6 +8,7 @@ model: for test, the validation events too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from recommender.ranking import Scores, ranges
 from recommender.splits import Split, Which
 
 if TYPE_CHECKING:
+    from ingest.fuse.stored import Stored
     from recommender.evaluate import ScoreFn
 
 
@@ -87,3 +89,48 @@ def item_knn(split: Split, which: Which, neighbours: int = 100, shrink: float = 
         return dense
 
     return score
+
+
+def content_knn(
+    split: Split, which: Which, features: Iterable[Stored], half_life: float | None = None
+) -> ScoreFn:
+    """Neighbours by content: a candidate's score is the cosine of its stored vector to the mean of the history's.
+
+    features: over the items of the log; of several, cosines are added; of a feature with several vectors an item their
+    mean is read. Vectors are brought to unit length first, so that each event of a history weighs the same. half_life:
+    an event so many places before the last weighs half; None: all weigh the same. A candidate without a vector has
+    the cosine -1, a history without any 0 to all. Nothing is learnt, so an item that training never saw fares as any
+    other.
+    """
+    from scipy import sparse
+
+    if half_life is not None and half_life <= 0:
+        raise BadInput(f"half_life is a number of events above 0, got {half_life}")
+    log, unit = split.log, []
+    for stored in features:
+        if len(stored) != log.n_items:
+            raise BadInput(f"a feature covers {len(stored)} items of {log.n_items}")
+        unit.append((_unit(stored.means), stored.present))
+    if not unit:
+        raise BadInput("neighbours by content need a feature", remedy="name one or more")
+
+    def score(users: Int64) -> Scores:
+        first, last = split.history(users, which)
+        rows, owner = ranges(first, last)
+        age = last[owner] - 1 - rows
+        weight = np.ones(len(rows)) if half_life is None else 0.5 ** (age / half_life)
+        entries = (weight.astype(np.float32), (owner, log.items[rows]))
+        history = sparse.csr_matrix(entries, shape=(len(users), log.n_items))
+        whole = np.zeros((len(users), log.n_items), dtype=np.float32)
+        for vectors, present in unit:
+            # the length of a mean is that of a sum but for a factor, and a cosine does not see it
+            whole += np.where(present, _unit(np.asarray(history @ vectors)) @ vectors.T, np.float32(-1))
+        return whole
+
+    return score
+
+
+def _unit(vectors: Scores) -> Scores:
+    """Rows at length 1; zeros stay."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)

@@ -8,7 +8,7 @@ from featurestore.errors import BadInput
 from ingest.fuse.stored import Stored, Tokens, Vectors
 from recommender.config import Config
 from recommender.events import EventLog, Strings, k_core
-from recommender.splits import Split, global_time, leave_one_out
+from recommender.splits import Split, global_time, hide_items, leave_one_out
 
 
 def split_of(source: Any, config: Config) -> Split:
@@ -24,7 +24,8 @@ def split_of(source: Any, config: Config) -> Split:
             f"no interactions are left to learn from{asked}",
             remedy="ingest interactions and publish, or lower k_core",
         )
-    return global_time(log) if config.split == "global-time" else leave_one_out(log)
+    split = global_time(log) if config.split == "global-time" else leave_one_out(log)
+    return hide_items(split, config.hide_items, config.hide_seed) if config.hide_items else split
 
 
 def features_of(release: Any, config: Config, item_ids: Strings) -> dict[str, Stored]:

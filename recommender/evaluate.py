@@ -121,6 +121,7 @@ def evaluate(
     *,
     repeat: Repeat = "mask",
     users: Int64 | None = None,
+    among: Bool | None = None,
     lists: bool = True,
     head_share: float = HEAD_SHARE,
     memory_mb: float = 32,
@@ -128,6 +129,7 @@ def evaluate(
     """Rank each user's target against all items of the log's vocabulary.
 
     users: only these (they must have a target); all that have one by default.
+    among: (n_items,) bool, only these items are ranked, the targets all of them; the protocol says how many.
     lists: also take the top max(ks) items of each user, for coverage and novelty.
     head_share: share of the items that counts as head, by training events (see `item_groups`).
     """
@@ -137,6 +139,11 @@ def evaluate(
     log, n_items = split.log, split.log.n_items
     first, target_row = split.history(chosen, which)
     targets = log.items[target_row].astype(np.int64)
+    if among is not None and not among[targets].all():
+        raise BadInput(
+            "to rank among some items, every target must be one of them", remedy="name fewer users"
+        )
+    aside_owner, aside_item = split.taken_aside(chosen)
     n = len(chosen)
     ranks, equal, candidates = (np.zeros(n, dtype=np.int64) for _ in range(3))
     repeated = np.zeros(n, dtype=np.bool_)
@@ -148,10 +155,18 @@ def evaluate(
         scores = as_scores(answer, len(batch), n_items)
         events, owner = ranges(first[batch], target_row[batch])
         seen = log.items[events]
+        if len(aside_owner):
+            place = np.full(n, -1, dtype=np.int64)
+            place[batch] = np.arange(len(batch))
+            inside = place[aside_owner] >= 0
+            owner = np.concatenate([owner, place[aside_owner[inside]]])
+            seen = np.concatenate([seen, aside_item[inside]])
         again = seen == targets[batch][owner]
         repeated[batch[owner[again]]] = True
         if repeat == "mask":
             scores[owner[~again], seen[~again]] = np.nan
+        if among is not None:
+            scores[:, ~among] = np.nan
         ranks[batch], equal[batch] = target_ranks(scores, targets[batch])
         candidates[batch] = np.count_nonzero(~np.isnan(scores), axis=1)
         if lists:
@@ -161,6 +176,9 @@ def evaluate(
         for k in ks:
             overall[f"coverage@{k}"] = metrics.coverage(shown[:, :k], n_items)
             overall[f"novelty@{k}"] = metrics.novelty(shown[:, :k], split.counts)
+    ranking = f"full ranking of {n_items:,} items"
+    if among is not None:
+        ranking = f"ranked AMONG {int(among.sum()):,} of {n_items:,} items, not comparable with full ranking"
     policy = (
         "items of the user's history are out of the ranking, the target never"
         if repeat == "mask"
@@ -170,7 +188,7 @@ def evaluate(
         split=split.name,
         split_hash=split.hash,
         which=which,
-        protocol=f"full ranking of {n_items:,} items; {policy}; equal scores by item id; "
+        protocol=f"{ranking}; {policy}; equal scores by item id; "
         f"{split.description}; head: the {head_share:.0%} of items with most training events",
         metrics=overall,
         groups=_groups(split, targets, target_row - first, ranks, ks, head_share),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -151,22 +151,30 @@ class EventLog:
             digest.update(self.times.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def select(self, rows: Bool) -> EventLog:
-        """The events where `rows` (n,) is true; the vocabularies shrink to what is left."""
-        users, items = self.users[rows], self.items[rows]
-        live_users, live_items = np.unique(users), np.unique(items)
+    def keep(self, rows: Bool) -> EventLog:
+        """The events where `rows` (n,) is true; the vocabularies stay as they are."""
         # an event is tied to the one kept before it if every event between them, itself included, was tied
         run = np.cumsum(~self.tied)[rows]
-        tied = np.zeros(len(users), dtype=np.bool_)
+        tied = np.zeros(len(run), dtype=np.bool_)
         tied[1:] = run[1:] == run[:-1]
-        return EventLog(
-            user_ids=self.user_ids[live_users],
-            item_ids=self.item_ids[live_items],
-            users=np.searchsorted(live_users, users).astype(np.int32),
-            items=np.searchsorted(live_items, items).astype(np.int32),
+        return replace(
+            self,
+            users=self.users[rows],
+            items=self.items[rows],
             times=None if self.times is None else self.times[rows],
             tied=tied,
-            left_out=self.left_out,
+        )
+
+    def select(self, rows: Bool) -> EventLog:
+        """The same; the vocabularies shrink to what is left."""
+        kept = self.keep(rows)
+        live_users, live_items = np.unique(kept.users), np.unique(kept.items)
+        return replace(
+            kept,
+            user_ids=self.user_ids[live_users],
+            item_ids=self.item_ids[live_items],
+            users=np.searchsorted(live_users, kept.users).astype(np.int32),
+            items=np.searchsorted(live_items, kept.items).astype(np.int32),
         )
 
     def without_idle_items(self) -> EventLog:

@@ -86,7 +86,9 @@ def draw_negatives(split: Split, which: Which, n: int, seed: int) -> Negatives:
         raise BadInput(f"the number of negatives must be positive, got {n}")
     log, users = split.log, split.users(which)
     events, owner = ranges(log.offsets[users], log.offsets[users + 1])
-    taken = np.unique(owner * log.n_items + log.items[events])  # sorted keys (position of user, item)
+    aside, its = split.taken_aside(users)
+    keys = np.concatenate([owner * log.n_items + log.items[events], aside * log.n_items + its])
+    taken = np.unique(keys)  # sorted keys (position of user, item)
     has = np.bincount(taken // max(log.n_items, 1), minlength=len(users))
     poor = int((log.n_items - has < n).sum())
     if poor:

@@ -44,6 +44,7 @@ class ItemLoss(nn.Module):
     """The loss that the configuration names, of places that each have one right item, and what is learnt beside it.
 
     counts: (n_items,) training events, for sampling negatives by popularity. similar: draws similar users together.
+    hidden: rows of items that are not there yet: no step scores them, so nothing is learnt against them either.
     """
 
     def __init__(
@@ -52,15 +53,23 @@ class ItemLoss(nn.Module):
         config: Config,
         counts: npt.NDArray[np.int64],
         similar: SimilarUsers | None = None,
+        hidden: npt.NDArray[np.int64] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.config, self.similar = model, config, similar
-        self.n_items = len(counts)
+        there = np.ones(len(counts), dtype=np.bool_)
+        there[[] if hidden is None else hidden] = False
+        self.n_items, self.whole = int(there.sum()), bool(there.all())
         shares = torch.from_numpy(np.maximum(counts, 0).astype(np.float64)) ** config.negative_power
+        shares = shares * torch.from_numpy(there)
         self.uniform = config.negative_power == 0
         self.register_buffer("shares", (shares / shares.sum()).float(), persistent=False)
+        self.register_buffer("rows", torch.from_numpy(np.flatnonzero(there)), persistent=False)
+        self.register_buffer("places", torch.from_numpy(np.cumsum(there) - 1), persistent=False)
 
     shares: Tensor
+    rows: Tensor  # (n_items,) of the items that are scored
+    places: Tensor  # of every item, its place in `rows`
 
     def joint(self, recommending: Tensor, hidden: Tensor, batch: Batch) -> dict[str, Tensor]:
         """L = L_rec + a weight times each further term, with all terms by name.
@@ -89,8 +98,12 @@ class ItemLoss(nn.Module):
 
     def step_items(self, read: Tensor, targets: Tensor) -> StepItems:
         """What a step reads and scores of the catalogue: all of it, or what is read, sought and sampled."""
-        if self.config.loss == "softmax":
+        if self.config.loss == "softmax" and self.whole:
             return StepItems(self.model.tower.all_items(), read, targets, None, None)
+        if self.config.loss == "softmax":
+            return StepItems(
+                self.model.tower(self.rows), self.places[read], self.places[targets], None, self.rows
+            )
         negatives = self.sample(len(targets), targets.device)
         rows, places = torch.unique(torch.cat([read, targets, negatives.flatten()]), return_inverse=True)
         read, targets, sampled = places.split([len(read), len(targets), negatives.numel()])
@@ -119,7 +132,8 @@ class ItemLoss(nn.Module):
         """Item rows, (m,) or (places, m), drawn with replacement from torch's generator."""
         shape = (self.config.negatives,) if self.config.share_negatives else (places, self.config.negatives)
         if self.uniform:
-            return torch.randint(self.n_items, shape, device=device)
+            drawn = torch.randint(self.n_items, shape, device=device)
+            return drawn if self.whole else self.rows[drawn]
         return torch.multinomial(self.shares, math.prod(shape), replacement=True).view(shape)
 
 
@@ -195,4 +209,4 @@ def build(
         alike = similar_users(user_means(split, features or {}, config.features), config.distill_users)
         similar = SimilarUsers(alike, model.tower.out_dim)
     kind = MaskedItem if config.backbone == "bert4rec" else NextItem
-    return kind(model, config, split.counts, similar)
+    return kind(model, config, split.counts, similar, split.hidden)

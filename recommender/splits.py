@@ -3,12 +3,15 @@
 A split never moves or copies events; it is a cut through the log. The training events of user u are
 `log.items[offsets[u]:train_end[u]]`. A target is the row of one event; its history is every event of that
 user before it, so at test time a user's validation events are known to the model, as they would be in use.
+
+To measure how new items are recommended, `hide_items` makes some of them new: a split over a log in which nobody
+took them yet, but as what test asks for.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -29,6 +32,9 @@ class Split:
     description: the rule in words, for reports.
     no_history: (users without a validation target, without a test target) because their first event in the
         window is their first event of all; nothing is known of them before it.
+    hidden: rows of the items that are hidden (`hide_items`), ascending.
+    put_aside: (users, items) of the events that left the log with them. Nothing reads them; who ranks for a user takes
+        out what the user had, and these are part of that.
     """
 
     log: EventLog
@@ -38,6 +44,10 @@ class Split:
     valid: Int64
     test: Int64
     no_history: tuple[int, int] = (0, 0)
+    hidden: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    put_aside: tuple[Int64, Int64] = field(
+        default_factory=lambda: (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    )
 
     @cached_property
     def hash(self) -> str:
@@ -46,6 +56,9 @@ class Split:
         digest = hashlib.sha256(self.log.hash.encode())
         for rows in (self.train_end, self.valid, self.test):
             digest.update(rows.astype("<i8").tobytes())
+        if len(self.hidden):
+            for rows in (self.hidden, *self.put_aside):
+                digest.update(rows.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @cached_property
@@ -59,6 +72,13 @@ class Split:
         mask: np.ndarray[tuple[int], np.dtype[np.bool_]] = (
             np.arange(len(self.log)) < self.train_end[self.log.users]
         )
+        return mask
+
+    @cached_property
+    def is_hidden(self) -> Bool:
+        """(n_items,) bool."""
+        mask = np.zeros(self.log.n_items, dtype=np.bool_)
+        mask[self.hidden] = True
         return mask
 
     def rows(self, which: Which) -> Int64:
@@ -79,6 +99,13 @@ class Split:
     def history(self, users: Int64, which: Which) -> tuple[Int64, Int64]:
         """(first, last) event rows, last exclusive, of what each user did before that target."""
         return self.log.offsets[users], self.rows(which)[users]
+
+    def taken_aside(self, users: Int64) -> tuple[Int64, Int64]:
+        """(place in `users`, item) of each event of these users that was put aside."""
+        place = np.full(self.log.n_users, -1, dtype=np.int64)
+        place[users] = np.arange(len(users))
+        owner = place[self.put_aside[0]]
+        return owner[owner >= 0], self.put_aside[1][owner >= 0]
 
     def tied(self, which: Which) -> Int64:
         """Users whose target has the same time as the event before or after it: input order decided which is
@@ -113,6 +140,16 @@ class Split:
             "test_cold_targets": int((self.counts[self.targets("test")] == 0).sum()),
             "valid_ties": len(self.tied("valid")),
             "test_ties": len(self.tied("test")),
+        } | self._numbers_of_hidden()
+
+    def _numbers_of_hidden(self) -> dict[str, int]:
+        """Empty where no item is hidden."""
+        if not len(self.hidden):
+            return {}
+        return {
+            "hidden_items": len(self.hidden),
+            "events_put_aside": len(self.put_aside[0]),
+            "test_hidden_targets": int(self.is_hidden[self.targets("test")].sum()),
         }
 
 
@@ -192,4 +229,62 @@ def global_time(
             int((valid_inside & (train_end == first)).sum()),
             int((test_inside & (valid_end == first)).sum()),
         ),
+    )
+
+
+def hide_items(split: Split, share: float, seed: int = 0) -> Split:
+    """The same split with a share of the items, drawn uniformly, hidden: new to everything but the test.
+
+    Every event of a hidden item leaves the log, and sequences close up; only test targets stay. So training, the
+    choice of the epoch and every history are of the other items, and all models answer from the same histories: a
+    model that reads features could read a hidden item in a history, one of ids could not, but an item that is new has
+    not been taken by anybody. A validation target that is hidden is not asked for, nor is a test target before which
+    nothing is left (`no_history` counts it).
+
+    The vocabulary stays whole, so hidden items are ranked, with no training event (`counts`).
+    """
+    log = split.log
+    if not 0 < share < 1:
+        raise BadInput(f"the share of items to hide must lie between 0 and 1, got {share}")
+    if len(split.hidden):
+        raise BadInput(
+            "this split hides items already", remedy="hide items of the split that it was made from"
+        )
+    count = round(share * log.n_items)
+    if not 0 < count < log.n_items:
+        raise BadInput(
+            f"{share:g} of {log.n_items} items is {count}: none would be hidden, or none be left",
+            remedy="choose another share",
+        )
+    hidden = np.sort(np.random.default_rng(seed).permutation(log.n_items)[:count]).astype(np.int64)
+    goes = np.isin(log.items, hidden)
+    goes[split.test[split.test >= 0]] = False
+    kept = ~goes
+    before = np.zeros(len(log) + 1, dtype=np.int64)  # how many events of the old log stay before a row of it
+    np.cumsum(kept, out=before[1:])
+    left = log.keep(kept)
+    first, train_end = left.offsets[:-1], before[split.train_end]
+    if not (train_end > first).any():
+        raise BadInput("with these items hidden nothing is left for training", remedy="hide fewer")
+
+    def moved(rows: Int64) -> tuple[Int64, int]:
+        """Where these targets stand now, and how many of them have no history any more."""
+        stays = (rows >= 0) & kept[rows]
+        now = np.where(stays, before[rows], -1)
+        alone = stays & (now <= first)
+        return np.where(alone, -1, now), int(alone.sum())
+
+    valid, valid_alone = moved(split.valid)
+    test, test_alone = moved(split.test)
+    return Split(
+        log=left,
+        name=split.name,
+        description=f"{split.description}; {count:,} of {log.n_items:,} items ({share:g}, seed {seed}) are hidden: "
+        "their events are out of training, validation and histories, and test alone asks for them",
+        train_end=train_end,
+        valid=valid,
+        test=test,
+        no_history=(split.no_history[0] + valid_alone, split.no_history[1] + test_alone),
+        hidden=hidden,
+        put_aside=(log.users[goes].astype(np.int64), log.items[goes].astype(np.int64)),
     )

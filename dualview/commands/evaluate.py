@@ -38,7 +38,10 @@ def run(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Evaluate a run by full-catalogue ranking: HR, NDCG, MRR, coverage, head, tail and cold items."""
+    """Evaluate a run by full-catalogue ranking: HR, NDCG, MRR, coverage, head, tail and cold items.
+
+    A run that was trained with hide_items also says how the items that were hidden from it are recommended.
+    """
     from dualview import console, interrupted
     from dualview.commands.common import open_served
     from dualview.evaluation import evaluate, plan_evaluation

@@ -26,6 +26,8 @@ def checks(given: Material) -> Iterator[Check]:
         yield cut(given)
     yield counts(given)
     yield vocabulary(given)
+    if len(given.split.hidden):
+        yield hidden(given)
     yield batches(given)
     if given.config.tower == "llm-esr" and given.config.distill_weight:
         yield teachers(given)
@@ -158,6 +160,28 @@ def vocabulary(given: Material) -> Check:
         else "every item has a training event"
     )
     return Check("vocabulary", HOLDS, because, evidence)
+
+
+def hidden(given: Material) -> Check:
+    """Items that were to be new: none of their events is learnt from, chose the epoch or stands in a history."""
+    cut = given.split
+    of_hidden = cut.is_hidden[cut.log.items]
+    targets = np.zeros(len(cut.log), dtype=np.bool_)
+    targets[cut.test[cut.users("test")]] = True
+    shared = {
+        "recorded_training_events": int(given.run.counts[cut.hidden].sum()) if given.same_items else None,
+        "training_events": int((of_hidden & cut.in_training).sum()),
+        "valid_targets": int(cut.is_hidden[cut.targets("valid")].sum()),
+        "events_besides_test_targets": int((of_hidden & ~targets).sum()),
+    }
+    evidence = {"items": len(cut.hidden), "test_targets": int((of_hidden & targets).sum())} | shared
+    bad = any(shared.values())
+    because = (
+        "a hidden item is in training, validation or a history"
+        if bad
+        else "test alone asks for them; training, validation and all histories are of other items"
+    )
+    return Check("hidden items", VIOLATED if bad else HOLDS, because, evidence)
 
 
 def batches(given: Material) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +13,8 @@ from featurestore import files
 from featurestore.errors import BadInput, Conflict, did_you_mean
 from recommender.config import Config
 
-PROTOCOL = ("split", "repeat", "k_core")  # options of what is held out, and how it is ranked
+# options of what is held out, and how it is ranked
+PROTOCOL = ("split", "hide_items", "hide_seed", "repeat", "k_core")
 SHUFFLE = "shuffle"
 FORMAT = 1  # of a record
 DEFAULTS: dict[str, Any] = Config.of().model_dump(mode="json")
@@ -49,8 +51,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """ "amazon--sasrec--id--0", "amazon--popularity"."""
-        parts = (self.data, self.backbone, self.tower, self.seed)
+        """ "amazon--sasrec--id--0", "amazon--popularity", "amazon--content_knn-text"."""
+        parts = (self.data, re.sub("[:+]", "-", self.backbone), self.tower, self.seed)
         return "--".join(str(part) for part in parts if part is not None)
 
     @property

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from featurestore.errors import BadInput, did_you_mean
-from recommender.config import Config
+from recommender.config import ID, Config
 from recommender.study.document import Document
 from recommender.study.grid import PROTOCOL, SHUFFLE, Cell, Data, Study
 
@@ -25,6 +25,7 @@ SETTINGS = (
 OF_DATA = ("release", "options", "backbone", "tower")
 BACKBONES: tuple[str, ...] = get_args(Config.model_fields["backbone"].annotation)
 BASELINES = ("popularity", "item_knn", "chance")
+CONTENT = "content_knn:"  # and features joined by +
 AXES = {"backbone": "backbones", "seed": "seeds"}  # options that the grid sets, and the list each comes from
 LATEST = "latest"
 
@@ -42,7 +43,7 @@ class Reader:
         document.nameable(name, "name")
         data = {name: self._data(name) for name in document.table("data")}
         backbones = document.names("backbones", known=BACKBONES)
-        baselines = document.names("baselines", known=BASELINES)
+        baselines = self._baselines()
         in_file = tuple(document.table("tower"))
         towers = document.names("towers", known=in_file) if "towers" in document.tables else in_file
         seeds = self._seeds()
@@ -91,6 +92,26 @@ class Reader:
             folder=self.folder,
             grid=tuple(kept),
         )
+
+    def _baselines(self) -> tuple[str, ...]:
+        """Known floors, and neighbours by the content of the features that are named: content_knn:text+image."""
+        given = self.document.tables.get("baselines", [])
+        content = [name for name in given if str(name).startswith(CONTENT)] if isinstance(given, list) else []
+        for name in content:
+            features = name.removeprefix(CONTENT).split("+")
+            if not all(features) or len(set(features)) < len(features) or ID in features:
+                raise self.document.refusal(
+                    f"'{name}' must name different features",
+                    "baselines",
+                    remedy="as in content_knn:text+image",
+                )
+            for feature in features:
+                self.document.nameable(feature, "baselines")
+        if isinstance(given, list) and CONTENT[:-1] in given:
+            raise self.document.refusal(
+                "content_knn is of a feature", "baselines", remedy="name it, as in content_knn:text"
+            )
+        return self.document.names("baselines", known=(*BASELINES, *content))
 
     def _seeds(self) -> tuple[int, ...]:
         found = self.document.tables.get("seeds", [0])
@@ -157,6 +178,8 @@ class Reader:
         shuffled = tuple(given.pop(SHUFFLE, ()))
         if tower is None:
             given = {name: value for name, value in given.items() if name in PROTOCOL}
+            if backbone.startswith(CONTENT):
+                given["items"] = backbone.removeprefix(CONTENT)
         else:
             given |= {"backbone": backbone, "seed": seed}
         config = self._config(given, origin, f"{data}, {backbone}" + (f", {tower}" if tower else ""))

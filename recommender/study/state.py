@@ -74,7 +74,8 @@ class Sources:
     def split_hash(self, cell: Cell) -> str:
         from recommender.data import split_of
 
-        key = (cell.data, cell.config.split, cell.config.k_core)
+        config = cell.config
+        key = (cell.data, config.split, config.hide_items, config.hide_seed, config.k_core)
         if key not in self._splits:
             self._splits[key] = split_of(self.release(cell.data), cell.config).hash
         return self._splits[key]

@@ -114,6 +114,8 @@ class _Work:
             return baselines.item_knn(self.split, which)
         if self.cell.backbone == "chance":
             return baselines.chance(self.split)
+        if self.cell.config.features:
+            return baselines.content_knn(self.split, which, self._features().values())
         return baselines.popularity(self.split)
 
     def _baseline(self, test: bool) -> dict[str, Any]:

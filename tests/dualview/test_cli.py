@@ -129,6 +129,23 @@ def test_train_evaluate_promote_and_recommend(store: Path, shop: Path) -> None:
     assert not taken & {row["item_id"] for row in found}
 
 
+def test_new_items_are_told_of_a_run_that_hid_some(store: Path, tmp_path: Path) -> None:
+    cli("export", store, tmp_path / "out", "--to", "release")
+    out = tmp_path / "out"
+    hide = ("--set", "width=16", "--set", "hide_items=0.2")
+    run = asked("train", out, "--items", "text", "--epochs", 1, *hide)["run"]
+    report = asked("evaluate", out, "latest")["new_items"]
+    scorers = {run, "chance", "popularity", "content_knn:text", "content_knn:text, latest first"}
+    assert set(report["full"]) == set(report["among_hidden"]) == scorers
+    assert report["full"][run]["users"] == report["users"] > 0
+    assert "AMONG" in report["among_hidden"][run]["protocol"]
+    assert "hidden from training" in cli("evaluate", out, "latest")
+    assert "new_items" not in asked("evaluate", out, "latest", "--on", "valid")
+    # an evaluation of validation leaves the figure that chose the epoch alone
+    checks = {check["name"]: check["verdict"] for check in asked("audit", out, "latest")["checks"]}
+    assert checks["hidden items"] == checks["split"] == "holds"
+
+
 def test_an_audit_ends_with_one_where_a_check_is_violated(store: Path, tmp_path: Path) -> None:
     cli("export", store, tmp_path / "out", "--to", "release")
     run = asked("train", tmp_path / "out", "--items", "text", "--epochs", 1, "--set", "width=16")["run"]

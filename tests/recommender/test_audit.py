@@ -104,6 +104,7 @@ def test_every_figure_of_an_untouched_run_comes_out_again(whole: Run, store: Sto
         {"items": "id+text+fused", "tower": "dmesr", "width": 8},
         {"items": "id+text", "tower": "init"},
         {"items": "id+text", "id_init": "pca", "scaling": "standard"},
+        {"items": "id+text", "hide_items": 0.2},
     ],
 )
 def test_it_holds_for_every_kind_of_model(store: Store, options: dict[str, Any]) -> None:
@@ -251,6 +252,20 @@ def test_items_with_held_out_events_only_are_told_and_no_violation(store: Store,
     assert told.verdict == HOLDS
     assert told.evidence["in_no_training_event"] > 0
     assert "cold" in told.because
+
+
+def test_a_hidden_item_that_was_learnt_from_is_found(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(store, items="text", hide_items=0.2, hide_seed=1)
+    good = found(run)["hidden items"]
+    assert good.verdict == HOLDS
+    assert good.evidence["items"] == 4
+    assert good.evidence["test_targets"] > 0
+    given = Material(run, store.release("0002"))
+    whole = data.split_of(store.release("0002"), run.config.model_copy(update={"hide_items": 0.0}))
+    given.__dict__["split"] = replace(whole, hidden=given.split.hidden)
+    bad = events.hidden(given)
+    assert bad.verdict == VIOLATED
+    assert bad.evidence["training_events"] > 0 < bad.evidence["valid_targets"]
 
 
 def test_the_journal_tells_when_the_test_was_opened(store: Store, whole: Run) -> None:

@@ -364,6 +364,22 @@ def test_baselines_are_one_cell_a_data_set(study: Callable[..., Study], tmp_path
     assert state(read, "shop--popularity") is State.OUTDATED
 
 
+def test_neighbours_by_content_are_a_floor_of_the_features_they_name(
+    study: Callable[..., Study], tmp_path: Path
+) -> None:
+    text = GRID.replace('"popularity"', '"content_knn:text"')
+    read = study(text)
+    one = cell(read, "shop--content_knn-text")
+    assert work(read, one, tmp_path / "out") is State.TRAINED
+    record = one.record()
+    assert record is not None
+    assert (record["baseline"], list(record["features"])) == ("content_knn:text", ["text"])
+    assert state(study(text.replace('"store"', '"store@0002"')), one.name) is State.OUTDATED  # other vectors
+    for name, says in (("content_knn", "is of a feature"), ("content_knn:", "name different features")):
+        with pytest.raises(BadInput, match=says):
+            study(GRID.replace('"popularity"', f'"{name}"'))
+
+
 def test_shuffling_changes_what_is_learnt_and_the_cell(study: Callable[..., Study], tmp_path: Path) -> None:
     plain = study()
     one = cell(plain, "shop--sasrec--text--0")
