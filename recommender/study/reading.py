@@ -1,8 +1,8 @@
 """From a study's file to its grid: every table checked, every cell's options resolved, before anything is trained.
 
 Options are taken from general to particular: [options], [data.D.options], [backbone.B], [data.D.backbone.B],
-[tower.T], [data.D.tower.T]; the later wins. What is held out, and how it is ranked, is the same for all cells of a
-data set, since figures of different protocols are not to stand in one table.
+[tower.T], [tower.T.backbone.B], [data.D.tower.T], [data.D.tower.T.backbone.B]; the later wins. What is held out, and how
+it is ranked, is the same for all cells of a data set, since figures of different protocols are not to stand in one table.
 """
 
 from __future__ import annotations
@@ -144,10 +144,15 @@ class Reader:
             for tower in document.table(*of, "tower"):
                 document.nameable(tower, *of, "tower", tower)
                 self._check_options(*of, "tower", tower, more=(SHUFFLE,))
+                on = (*of, "tower", tower, "backbone")
+                if self._on_backbones(*on[:-1]):
+                    document.known(document.table(*on), BACKBONES, *on, what="backbone")
+                    for backbone in document.table(*on):
+                        self._check_options(*on, backbone, more=(SHUFFLE,))
 
     def _check_options(self, *keys: str, shared: bool = False, more: tuple[str, ...] = ()) -> None:
         document = self.document
-        table = document.table(*keys)
+        table = _options(document.table(*keys))
         for name in table:
             if name in AXES:
                 raise document.refusal(
@@ -169,11 +174,12 @@ class Reader:
         tables: list[tuple[str, ...]] = [("options",), ("data", data, "options")]
         if tower is not None:
             tables += [("backbone", backbone), ("data", data, "backbone", backbone)]
-            tables += [("tower", tower), ("data", data, "tower", tower)]
+            for of in (("tower", tower), ("data", data, "tower", tower)):
+                tables += [of, (*of, "backbone", backbone)] if self._on_backbones(*of) else [of]
         given: dict[str, Any] = {}
         origin: dict[str, tuple[str, ...]] = {}
         for keys in tables:
-            for name, value in self.document.table(*keys).items():
+            for name, value in _options(self.document.table(*keys)).items():
                 given[name], origin[name] = value, (*keys, name)
         shuffled = tuple(given.pop(SHUFFLE, ()))
         if tower is None:
@@ -206,6 +212,10 @@ class Reader:
                     told.append(f"{self.document.path.name}, cell {cell}: {says}")
             raise BadInput("; ".join(told), remedy="see `dualview train --options`") from None
 
+    def _on_backbones(self, *tower: str) -> bool:
+        """Whether a tower has options apart for some backbones."""
+        return isinstance(self.document.table(*tower).get("backbone"), dict)
+
     def _rules(self, key: str, axes: dict[str, Any]) -> list[dict[str, list[Any]]]:
         """[[only]] or [[skip]]: axis -> values. A rule meets a cell with one of its values on every axis it names."""
         document = self.document
@@ -223,6 +233,11 @@ class Reader:
                         raise document.refusal(f"unknown {axis} '{value}'", key, axis, remedy=near)
             rules.append(listed)
         return rules
+
+
+def _options(table: dict[str, Any]) -> dict[str, Any]:
+    """A table's options, without the tables that it has for backbones."""
+    return {name: value for name, value in table.items() if name != "backbone" or not isinstance(value, dict)}
 
 
 def _meets(cell: Cell, rule: dict[str, list[Any]]) -> bool:

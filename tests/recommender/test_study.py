@@ -144,15 +144,19 @@ def test_what_is_more_particular_wins(study: Callable[..., Study]) -> None:
         ("data.shop.options", "length = 21\nlr = 0.2\nbatch = 2\nepochs = 2\nclip = 2.0\n"),
         ("backbone.sasrec", "lr = 0.3\nbatch = 3\nepochs = 3\nclip = 3.0\n"),
         ("data.shop.backbone.sasrec", "batch = 4\nepochs = 4\nclip = 4.0\n"),
-        ("tower.id", 'items = "id"\nepochs = 5\nclip = 5.0\n'),
-        ("data.shop.tower.id", "clip = 6.0\n"),
+        ("tower.id", 'items = "id"\nepochs = 5\nclip = 5.0\nwarmup = 5\naverage = 0.5\n'),
+        ("tower.id.backbone.sasrec", "clip = 6.0\nwarmup = 6\naverage = 0.6\n"),
+        ("data.shop.tower.id", "warmup = 7\naverage = 0.7\n"),
+        ("data.shop.tower.id.backbone.sasrec", "average = 0.8\n"),
     ]
     head = 'name = "x"\nbackbones = ["sasrec", "gru4rec"]\n[data.shop]\nrelease = "store"\n'
     read = study(head + "".join(f"[{name}]\n{text}" for name, text in reversed(tables)))
     config = cell(read, "shop--sasrec--id--0").config
     assert (config.width, config.length, config.lr, config.batch) == (10, 21, 0.3, 4)
     assert (config.epochs, config.clip, config.backbone, config.seed) == (5, 6.0, "sasrec", 0)
-    assert cell(read, "shop--gru4rec--id--0").config.lr == 0.2
+    assert (config.warmup, config.average) == (7, 0.8)
+    other = cell(read, "shop--gru4rec--id--0").config
+    assert (other.lr, other.clip, other.warmup, other.average) == (0.2, 5.0, 7, 0.7)
 
 
 def test_only_and_skip_choose_cells(study: Callable[..., Study]) -> None:
@@ -216,6 +220,18 @@ def test_filters_name_axes_and_refuse_what_is_on_none(study: Callable[..., Study
             "'text'",
         ),
         ("[tower.id]", "[tower.a--b]", r"'a--b' is no name", "single -"),
+        (
+            "[tower.id]",
+            "[tower.id.backbone.sasrecs]\nlr = 0.1\n[tower.id]",
+            "unknown backbone 'sasrecs'",
+            "'sasrec'",
+        ),
+        (
+            "[tower.id]",
+            "[tower.id.backbone.sasrec]\nlrr = 0.1\n[tower.id]",
+            "unknown training option 'lrr'",
+            "'lr'",
+        ),
         ("width = 8", "heads = 4", r"cell shop, gru4rec, id: heads is an option of", "--options"),
         ('release = "store"', "relase = 1", r"line 9, \[data.shop\]: unknown setting 'relase'", "'release'"),
         ("[0, 1]", "[0, 0]", "seeds must be different", None),
