@@ -1,8 +1,9 @@
 """From a study's file to its grid: every table checked, every cell's options resolved, before anything is trained.
 
 Options are taken from general to particular, and the later wins: [options], [data.D.options], [backbone.B],
-[data.D.backbone.B], [tower.T], [tower.T.backbone.B], [data.D.tower.T], [data.D.tower.T.backbone.B]. What is held out, and
-how it is ranked, is the same for all cells of a data set: figures of different protocols are not to stand in one table.
+[data.D.backbone.B], [tower.T], [tower.T.backbone.B], [data.D.tower.T], [data.D.tower.T.backbone.B]. What is held out,
+and how it is ranked, is the same for all cells of a data set: figures of different protocols are not to stand in one
+table.
 """
 
 from __future__ import annotations
