@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
@@ -153,7 +153,6 @@ class Views:
 
     coarse: Tensor
     fine: Tensor
-    names: tuple[str, str] = field(default=("coarse", "fine"))
 
     @property
     def joint(self) -> Tensor:
