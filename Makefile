@@ -12,13 +12,14 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test soak lint bench format clean
+.PHONY: help demo test soak lint bench study-demo format clean
 help:
 	@echo "make demo    set up, then run the whole journey on a catalogue the project draws itself"
 	@echo "make test    set up, then run the tests"
 	@echo "make soak    set up, then kill, hammer and question stores for longer: KILLS=200 random deaths, SEED= to repeat one"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   speed against the parts we build on and against peers, as ratios"
+	@echo "make study-demo  what pictures and words are worth to each model, on a drawn shop (half an hour on a core)"
 	@echo "make clean   remove the virtual environment and caches"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -47,6 +48,14 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.run
+
+# cells that are recorded are not done again; the report is of the records
+STUDY := benchmarks/studies/demo
+study-demo: $(STAMP)
+	@$(BIN)/python -m benchmarks.studies.demo.build benchmarks/out/study-demo
+	@$(BIN)/dualview study run $(STUDY)/study.toml --out benchmarks/out/study-demo/work --jobs 1 --test
+	@$(BIN)/dualview study report $(STUDY)/study.toml --out $(STUDY)
+	@$(BIN)/python -m benchmarks.studies.demo.against_truth
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

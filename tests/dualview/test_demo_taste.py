@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 
 from dualview.demo.catalogue import Catalogue, CatalogueSettings, draw_catalogue
-from dualview.demo.taste import DAY, EPOCH, Log, Shop, Taste, TasteSettings, draw_log, write_events
-from dualview.demo.truth import oracle, read_truth, write_truth
+from dualview.demo.taste import (
+    DAY,
+    EPOCH,
+    STYLE,
+    THEME,
+    Log,
+    Shop,
+    Taste,
+    TasteSettings,
+    draw_log,
+    write_events,
+)
+from dualview.demo.truth import attained, oracle, read_truth, target_ranks, write_truth
 
 USERS = 400
 
@@ -124,6 +135,34 @@ def test_the_oracle_is_far_above_popularity_and_not_perfect(catalogue: Catalogue
     found = oracle(catalogue, log)
     assert found["oracle NDCG@10"] > 8 * found["popularity NDCG@10"]
     assert 0.15 < found["oracle NDCG@10"] < 0.6
+
+
+def test_knowing_only_style_or_only_theme_costs_a_third_and_neither_nearly_all(
+    catalogue: Catalogue, log: Log
+) -> None:
+    both, theme, style, neither = (
+        attained(target_ranks(catalogue, log, known))["NDCG"]
+        for known in ((STYLE, THEME), (THEME,), (STYLE,), ())
+    )
+    assert both == pytest.approx(oracle(catalogue, log)["oracle NDCG@10"], abs=1e-4)
+    for one in (theme, style):
+        assert 0.2 * both < both - one < 0.5 * both
+        assert neither < 0.3 * one
+
+
+def test_who_cannot_tell_styles_gives_items_that_differ_in_nothing_else_equal_chances(
+    catalogue: Catalogue, log: Log
+) -> None:
+    shop, latents = Shop(catalogue.latents, known=[THEME]), catalogue.latents
+    chances = shop.distribution(log.settings, log.tastes[0], [0], 100.0, 0.2)
+    told = chances / latents.appeal
+    _, kinds = np.unique(latents.category * 40 + latents.theme, return_inverse=True)
+    compared = 0
+    for kind in range(kinds.max() + 1):
+        alike = told[(kinds == kind) & (chances > 0)]
+        compared += len(alike) > 1
+        assert np.ptp(alike) < 1e-12 if len(alike) else True
+    assert compared > 100
 
 
 def test_events_csv_is_in_order_of_time_and_the_truth_reads_back(

@@ -1,0 +1,165 @@
+"""What the cells of this study lost by exchanged pictures or words, beside what the truth says; and cold items.
+
+python -m benchmarks.studies.demo.against_truth        writes TRUTH.md beside this, from cells/ and truth.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.studies.demo.build import HERE
+from featurestore import files
+from recommender.compare import holm, over_seeds, paired, per_user
+from recommender.study.arms import Ranks, read_cells, read_ranks
+from recommender.study.printed import number, probability, share
+
+METRIC = "NDCG@10"
+COLD = {
+    "hidden": "a tenth of the products hidden from training, which scores nothing against them",
+    "late": "one cut in time; training's softmax has the later products among its wrong answers",
+}
+Cells = Mapping[tuple[str, str], Sequence[Ranks]]
+# what is exchanged -> what is then known, by truth.json
+EXCHANGED = {"shuffled-image": ("pictures", "theme"), "shuffled-text": ("words", "style")}
+
+
+def ranks_of(cells: Sequence[Mapping[str, Any]]) -> Cells:
+    """(data, tower or baseline) -> the ranks of its cells whose test is open."""
+    found: dict[tuple[str, str], list[Ranks]] = {}
+    for cell in cells:
+        if cell["test"] is not None and cell["ranks"]:
+            found.setdefault((cell["data"], cell["tower"] or cell["baseline"]), []).append(
+                read_ranks(cell["ranks"])
+            )
+    return found
+
+
+def ranks_on_test(ranks: Ranks, cold: bool = False) -> npt.NDArray[np.int32]:
+    """Of the users that have a test target; cold: of those alone whose target training never saw."""
+    assert ranks.test is not None
+    return ranks.test[(ranks.test > 0) & (ranks.target_count == 0)] if cold else ranks.test[ranks.test > 0]
+
+
+def values(ranks: Sequence[Ranks], cold: bool = False, metric: str = METRIC) -> npt.NDArray[np.float64]:
+    """(users,) mean over seeds."""
+    return over_seeds([per_user(ranks_on_test(one, cold), metric) for one in ranks])
+
+
+def losses(cells: Cells, truth: Mapping[str, Any]) -> list[list[str]]:
+    found = []
+    for base in ("dmesr-no-id", "dmesr"):
+        for name, (what, known) in EXCHANGED.items():
+            whole, without = cells.get(("shop", base)), cells.get(("shop", f"{base}-{name}"))
+            if whole and without:
+                # the same seeds on both sides
+                n = min(len(whole), len(without))
+                found.append((base, what, known, n, paired(values(without[:n]), values(whole[:n]))))
+    adjusted = holm([one.p for *_, one in found])
+    return [
+        [
+            base,
+            what,
+            str(seeds),
+            number(one.reference),
+            number(one.mean),
+            f"{share(one.gain)} ({share(one.gain_low)} to {share(one.gain_high)})",
+            share(-truth["attainable"][known]["NDCG lost"]),
+            probability(p),
+        ]
+        for (base, what, known, seeds, one), p in zip(found, adjusted, strict=True)
+    ]
+
+
+def cold_items(cells: Cells, data: str, towers: Sequence[str]) -> list[list[str]]:
+    """Each tower of a data set on users whose target training never saw, against a random order of the same items."""
+    chance = cells[data, "chance"]
+    present = [tower for tower in towers if (data, tower) in cells]
+    found = [paired(values(cells[data, t], True), values(chance, True)) for t in present]
+    rows = []
+    for tower, one, p in zip(present, found, holm([one.p for one in found]), strict=True):
+        ranks = cells[data, tower]
+        middle = float(np.median([np.median(ranks_on_test(r, True)) for r in ranks]))
+        hits = float(values(ranks, True, "HR@10").mean())
+        warm = float(np.mean([values([r]).mean() for r in ranks]))
+        rows.append(
+            [
+                tower,
+                str(len(ranks)),
+                number(one.mean),
+                number(hits),
+                f"{middle:.0f}",
+                probability(p),
+                number(warm),
+            ]
+        )
+    base = chance[0]
+    rows.append(
+        [
+            "chance",
+            "–",
+            number(found[0].reference),
+            number(float(values(chance, True, "HR@10").mean())),
+            f"{np.median(ranks_on_test(base, True)):.0f}",
+            "–",
+            number(float(values(chance).mean())),
+        ]
+    )
+    return rows
+
+
+def page(cells: Cells, truth: Mapping[str, Any]) -> str:
+    attainable = [
+        [name, number(one["NDCG"]), number(one["HR"]), share(-one["NDCG lost"])]
+        for name, one in sorted(truth["attainable"].items(), key=lambda pair: -pair[1]["NDCG"])
+    ]
+    parts = [
+        "# Against the truth",
+        "## What is attainable",
+        "Rankings by the probabilities that the log was drawn from, each customer's last event. What is not known of "
+        "the items is style, theme or both; tastes, category and appeal always are.",
+        _table(("known", METRIC, "HR@10", "against both"), attainable),
+        "## What exchanged pictures and words cost",
+        "Test, each customer's last event; means over the seeds that both sides have, in brackets the 95 % bootstrap "
+        "interval over users. p: paired randomisation test over users, Holm over the rows of this table.",
+        _table(
+            ("tower", "exchanged", "seeds", "whole", "exchanged", "cost", "by the truth", "p"),
+            losses(cells, truth),
+        ),
+        "## Items that training never saw",
+        "Test customers whose target is such an item, ranked among all items. p: against a random order of the same "
+        "items, Holm over the towers of a table. A median rank below that of chance is better.",
+        *_cold_tables(cells),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cold_tables(cells: Cells) -> list[str]:
+    parts = []
+    for data, told in COLD.items():
+        if (data, "chance") not in cells or (data, "dmesr") not in cells:
+            continue
+        users = len(ranks_on_test(cells[data, "chance"][0], True))
+        rows = cold_items(cells, data, ("id", "text", "image", "dmesr"))
+        header = ("tower", "seeds", METRIC, "HR@10", "median rank", "p", f"{METRIC}, all users")
+        parts += [f"`{data}`: {told}; {users} customers.", _table(header, rows)]
+    return parts
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main(folder: Path = HERE) -> None:
+    text = page(ranks_of(read_cells(folder / "cells")), files.read_json(folder / "truth.json"))
+    files.write_text(folder / "TRUTH.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
