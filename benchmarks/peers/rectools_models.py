@@ -1,8 +1,8 @@
-"""RecTools' own SASRec (softmax loss) on a log in our plain format, leave-one-out, full ranking.
+"""RecTools' own SASRec or BERT4Rec (softmax loss) on a log in our plain format, leave-one-out, full ranking.
 
 Run it in a virtual environment of its own (`pip install "rectools[torch]"`), never in the project's:
 
-    python benchmarks/peers/rectools_sasrec.py DATA_DIR OUT.json [--epochs 40] [--length 200] [--width 64]
+    python benchmarks/peers/rectools_models.py DATA_DIR OUT.json [--model bert4rec] [--epochs 40] [--length 200]
 
 The last event of a user is the test target, the one before it the validation target. Every `--every` epochs the
 validation NDCG@10 is measured; the test figures written are those of the best epoch by validation.
@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from rectools import Columns
 from rectools.dataset import Dataset
-from rectools.models import SASRecModel
+from rectools.models import BERT4RecModel, SASRecModel
 
 warnings.filterwarnings("ignore")
 
@@ -40,6 +40,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--model", choices=["sasrec", "bert4rec"], default="sasrec")
+    parser.add_argument(
+        "--mask-share", type=float, default=0.2, help="bert4rec: share of events that are hidden"
+    )
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--length", type=int, default=200)
@@ -69,7 +73,8 @@ def main() -> None:
     valid, test = frame[back == 1], frame[back == 0]
     known = set(train[Columns.Item])
     train_set, seen_set = Dataset.construct(train), Dataset.construct(seen)
-    model = SASRecModel(
+    kind = {"sasrec": SASRecModel, "bert4rec": BERT4RecModel}[args.model]
+    model = kind(
         n_factors=args.width,
         n_blocks=2,
         n_heads=2,
@@ -81,6 +86,7 @@ def main() -> None:
         epochs=args.every,
         verbose=0,
         deterministic=False,
+        **({"mask_prob": args.mask_share} if args.model == "bert4rec" else {}),
     )
     rows, best = [], None
     spent = spent_cpu = 0.0
