@@ -43,8 +43,9 @@ class StepItems(NamedTuple):
 class ItemLoss(nn.Module):
     """The loss that the configuration names, of places that each have one right item, and what is learnt beside it.
 
-    counts: (n_items,) training events, for sampling negatives by popularity. similar: draws similar users together.
-    hidden: rows of items that are not there yet: no step scores them, so nothing is learnt against them either.
+    counts: (n_items,) training events. An item without any was not there yet, as far as training knows: no step scores
+    it, so nothing is learnt against it. As the wrong answer of every step, an item that is to be recommended by its
+    features later would be taught to be none. similar: draws similar users together.
     """
 
     def __init__(
@@ -53,14 +54,12 @@ class ItemLoss(nn.Module):
         config: Config,
         counts: npt.NDArray[np.int64],
         similar: SimilarUsers | None = None,
-        hidden: npt.NDArray[np.int64] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.config, self.similar = model, config, similar
-        there = np.ones(len(counts), dtype=np.bool_)
-        there[[] if hidden is None else hidden] = False
+        there = counts > 0
         self.n_items, self.whole = int(there.sum()), bool(there.all())
-        shares = torch.from_numpy(np.maximum(counts, 0).astype(np.float64)) ** config.negative_power
+        shares = torch.from_numpy(counts.astype(np.float64)) ** config.negative_power
         shares = shares * torch.from_numpy(there)
         self.uniform = config.negative_power == 0
         self.register_buffer("shares", (shares / shares.sum()).float(), persistent=False)
@@ -98,12 +97,12 @@ class ItemLoss(nn.Module):
 
     def step_items(self, read: Tensor, targets: Tensor) -> StepItems:
         """What a step reads and scores of the catalogue: all of it, or what is read, sought and sampled."""
-        if self.config.loss == "softmax" and self.whole:
-            return StepItems(self.model.tower.all_items(), read, targets, None, None)
         if self.config.loss == "softmax":
-            return StepItems(
-                self.model.tower(self.rows), self.places[read], self.places[targets], None, self.rows
-            )
+            table = self.model.tower.all_items()
+            if self.whole:
+                return StepItems(table, read, targets, None, None)
+            table = table.index_select(0, self.rows)  # faster than asking the tower for nearly all rows
+            return StepItems(table, self.places[read], self.places[targets], None, self.rows)
         negatives = self.sample(len(targets), targets.device)
         rows, places = torch.unique(torch.cat([read, targets, negatives.flatten()]), return_inverse=True)
         read, targets, sampled = places.split([len(read), len(targets), negatives.numel()])
@@ -209,4 +208,4 @@ def build(
         alike = similar_users(user_means(split, features or {}, config.features), config.distill_users)
         similar = SimilarUsers(alike, model.tower.out_dim)
     kind = MaskedItem if config.backbone == "bert4rec" else NextItem
-    return kind(model, config, split.counts, similar, split.hidden)
+    return kind(model, config, split.counts, similar)
