@@ -196,6 +196,11 @@ class Table:
     def title(self) -> str:
         return f"{self.data} · {self.backbone}" + (f" · {self.note}" if self.note else "")
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """The columns that say which table a row is of."""
+        return {"table": self.title, "data": self.data, "backbone": self.backbone}
+
 
 def tables_of(study: Study, cells: Sequence[Cell]) -> tuple[list[Table], list[str]]:
     """The tables of a study, in its order, and notes on what could not be put into one."""

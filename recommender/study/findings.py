@@ -1,7 +1,7 @@
 """What a study found: one row a tower and table, every comparison with the reference, and how often each tower wins.
 
 The corrections, stated where they are used:
-- a tower against the reference: Holm over all such comparisons of the study, one metric at a time (`FAMILY`);
+- a tower against the reference: Holm over all such comparisons of the study, one metric at a time;
 - a tower against every other of its table at once: intersection-union, then Holm over all towers of all tables.
 
 Test is read only when every cell of the study has it: opened for some cells alone it would be a choice by test.
@@ -11,45 +11,19 @@ Until then everything is of validation, which also chose the epoch, and says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featurestore.errors import NotFound
-from recommender.compare import (
-    ROUNDS,
-    Float64,
-    apart,
-    best_of,
-    holm,
-    over_seeds,
-    paired,
-    per_user,
-    randomisation,
-)
-from recommender.compare import spread as mean_and_deviation
-from recommender.study.arms import (
-    Arm,
-    Cell,
-    Part,
-    Ranks,
-    Study,
-    Table,
-    is_floor,
-    planned,
-    ranks_file,
-    read_ranks,
-    tables_of,
-)
-from recommender.study.bins import agree, by_bin, long_rows
+from recommender.compare import ROUNDS, holm
+from recommender.study.arms import Cell, Part, Study, Table, is_floor, planned, tables_of
+from recommender.study.bins import by_bin, long_rows
+from recommender.study.pairs import comparisons_of, contests_of, users_of
+from recommender.study.rows import COMPARED, MAIN, held_seeds, histories_of, measured_of, rows_of
 
-MAIN = "NDCG@10"
-COMPARED = (MAIN, "HR@10", "MRR@10")
 LEVEL = 0.05
-ITEMS = {"head": "items:head", "tail": "items:tail", "cold": "items:cold"}
-LENGTHS = ("short", "mid", "long")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,18 +69,18 @@ def analyse(study: Study, cells: Sequence[Cell]) -> Findings:
     bins: list[dict[str, Any]] = []
     histories: dict[str, list[str]] = {}
     for table in tables:
-        histories[table.title] = _histories(table, part)
-        held = _held(tables, table)
-        rows += _rows(study, table, part, histories[table.title], held)
-        measured += _measured(table, part)
-        users, said = _users(study, table, part)
+        histories[table.title] = histories_of(table, part)
+        held = held_seeds(tables, table)
+        rows += rows_of(study, table, part, histories[table.title], held)
+        measured += measured_of(table, part)
+        users, said = users_of(study, table, part)
         notes += [f"{table.title}: {text}" for text in said]
-        comparisons += _comparisons(study, table, users, part)
-        contests += _contests(table, users)
+        comparisons += comparisons_of(study, table, users, part)
+        contests += contests_of(table, users)
         if users.values and users.counts is not None:
             binned = by_bin(users.values[MAIN], users.counts)
             bins.append({"table": table.title, "rows": binned})
-            measured += long_rows(binned, **_about(table), seed=None, part=part, metric=MAIN)
+            measured += long_rows(binned, **table.about, seed=None, part=part, metric=MAIN)
     for metric in COMPARED:
         family = [one for one in comparisons if one["metric"] == metric]
         for one, p in zip(family, holm([one["p"] for one in family]), strict=True):
@@ -146,208 +120,6 @@ def _part(cells: Sequence[Cell]) -> tuple[Part, list[str]]:
     return "valid", [
         "Test is not opened: every figure is of validation, which also chose each model's epoch, so differences are "
         f"indications only, and nothing is shown by how often training saw the target.{some}"
-    ]
-
-
-def _histories(table: Table, part: Part) -> list[str]:
-    """Names of the groups of users by history, shortest first."""
-    names = {
-        name
-        for arm in table.arms.values()
-        for cell in arm.cells.values()
-        for name in ((cell.get(part) or {}).get("groups") or {})
-        if name.startswith("users:history ")
-    }
-    return sorted(names, key=lambda name: int(name.removeprefix("users:history ").split("-")[0]))
-
-
-def _about(table: Table) -> dict[str, Any]:
-    return {"table": table.title, "data": table.data, "backbone": table.backbone}
-
-
-def _held(tables: Sequence[Table], table: Table) -> dict[str, set[int]]:
-    """tower -> seeds that are there for this data set and backbone, in whichever table."""
-    held: dict[str, set[int]] = {}
-    for other in tables:
-        if (other.data, other.backbone) == (table.data, table.backbone):
-            for name, arm in other.arms.items():
-                held.setdefault(name, set()).update(arm.cells)
-    return held
-
-
-def _rows(
-    study: Study, table: Table, part: Part, histories: Sequence[str], held: Mapping[str, set[int]]
-) -> list[dict[str, Any]]:
-    floors = [name for name, arm in table.arms.items() if arm.floor]
-    # a tower that no table has is missing from the first
-    towers = [t for t in study.towers if t in table.arms or (t not in held and not table.apart)]
-    lengths = dict(
-        zip(LENGTHS if len(histories) == 3 else LENGTHS[: len(histories)], histories, strict=False)
-    )
-    wanted = planned(study)
-    rows = []
-    for name in [*floors, *towers]:
-        arm = table.arms.get(name) or Arm(name, {})
-        seeds = [seed for seed in study.seeds if (table.data, table.backbone, name, seed) in wanted]
-        if not arm.cells and not seeds:
-            continue
-        row: dict[str, Any] = _about(table) | {
-            "tower": name,
-            "floor": arm.floor,
-            "seeds": len(arm.cells),
-            "seeds_planned": 1 if arm.floor else len(seeds),
-            "missing": [] if arm.floor else [seed for seed in seeds if seed not in held.get(name, ())],
-            "part": part,
-        }
-        for metric in (MAIN, "HR@10"):
-            row[metric], row[f"{metric} std"] = _spread(arm.values(part, metric))
-        for column, group in {**ITEMS, **lengths}.items():
-            row[column] = _spread(arm.values(part, MAIN, group))[0]
-        row |= {column: None for column in LENGTHS if column not in lengths}
-        row[f"valid {MAIN}"], row[f"valid {MAIN} std"] = _spread(arm.values("valid", MAIN))
-        for cost in ("parameters", "epoch_seconds", "seconds_to_best"):
-            row[cost] = None if arm.floor else arm.cost(cost)
-        rows.append(row)
-    return rows
-
-
-def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
-    mean, deviation = mean_and_deviation(values)
-    return (mean if len(values) else None), (deviation if len(values) > 1 else None)
-
-
-def _measured(table: Table, part: Part) -> list[dict[str, Any]]:
-    rows = []
-    parts: tuple[Part, ...] = ("valid", "test") if part == "test" else ("valid",)
-    for arm in table.arms.values():
-        for seed, cell in sorted(arm.cells.items()):
-            about = _about(table) | {"tower": arm.tower, "seed": None if arm.floor else seed}
-            for here in parts:
-                block = cell.get(here) or {}
-                groups = {"all": block.get("metrics") or {}, **(block.get("groups") or {})}
-                for group, values in groups.items():
-                    rows += [
-                        about
-                        | {
-                            "part": here,
-                            "group": group,
-                            "users": values.get("users"),
-                            "metric": m,
-                            "value": v,
-                        }
-                        for m, v in values.items()
-                        if m in COMPARED or (m != "users" and group == "all")
-                    ]
-            costs = {
-                **(cell.get("cost") or {}),
-                "best_epoch": cell.get("best_epoch"),
-                "epochs": cell.get("epochs"),
-            }
-            rows += [
-                about | {"part": None, "group": "cost", "users": None, "metric": m, "value": v}
-                for m, v in costs.items()
-                if isinstance(v, int | float)
-            ]
-    return rows
-
-
-@dataclass(frozen=True, eq=False)
-class _Users:
-    """values: metric -> tower -> (n,) mean over seeds of each user. counts: (n,) training events of the targets."""
-
-    values: Mapping[str, Mapping[str, Float64]]
-    counts: npt.NDArray[np.int32] | None = None
-
-
-def _users(study: Study, table: Table, part: Part) -> tuple[_Users, list[str]]:
-    """Values of each user for the trained arms of a table whose ranks are there and agree with their JSON."""
-    notes: list[str] = []
-    values: dict[str, dict[str, Float64]] = {metric: {} for metric in COMPARED}
-    first: Ranks | None = None
-    counts: npt.NDArray[np.int32] | None = None
-    for arm in table.arms.values():
-        if arm.floor:
-            continue
-        found: dict[str, list[Float64]] = {metric: [] for metric in COMPARED}
-        wrong, held = "", None
-        for cell in arm.cells.values():
-            path = ranks_file(study, cell)
-            held = read_ranks(path) if path else None
-            ranks = held.of(part) if held else None
-            if held is None or ranks is None:
-                wrong = "a file of ranks is missing"
-            elif first is not None and not _same_users(first, held, part):
-                wrong = "its ranks are of other users than the first tower's"
-            else:
-                first = first or held
-                mine = {metric: per_user(ranks[ranks > 0], metric) for metric in COMPARED}
-                if not _agree(mine, (cell[part] or {}).get("metrics") or {}):
-                    wrong = "ranks and metrics of a cell disagree"
-                for metric in COMPARED:
-                    found[metric].append(mine[metric])
-            if wrong:
-                break
-        if wrong or held is None:
-            notes.append(f"{arm.tower} is not compared: {wrong}.")
-            continue
-        for metric in COMPARED:
-            values[metric][arm.tower] = over_seeds(found[metric])
-        ranks = held.of(part)
-        if part == "test" and ranks is not None and agree(held, arm):
-            counts = held.target_count[ranks > 0]
-    if values[MAIN] and counts is None and part == "test":
-        notes.append("no figure by popularity: target_count and the group of cold items disagree.")
-    return _Users(values if values[MAIN] else {}, counts), notes
-
-
-def _same_users(a: Ranks, b: Ranks, part: Part) -> bool:
-    one, other = a.of(part), b.of(part)
-    return (
-        one is not None
-        and other is not None
-        and np.array_equal(one > 0, other > 0)
-        and np.array_equal(a.history, b.history)
-        and np.array_equal(a.target_count, b.target_count)
-    )
-
-
-def _agree(values: Mapping[str, Float64], said: Mapping[str, Any]) -> bool:
-    return all(
-        said.get(metric) is None or (len(mine) > 0 and abs(float(mine.mean()) - float(said[metric])) < 1e-5)
-        for metric, mine in values.items()
-    )
-
-
-def _comparisons(study: Study, table: Table, users: _Users, part: Part) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for metric, values in users.values.items():
-        reference = values.get(study.reference)
-        if reference is None:
-            continue
-        for tower, ours in values.items():
-            if tower == study.reference:
-                continue
-            by_seed = [table.arms[name].values(part, metric) for name in (tower, study.reference)]
-            rows.append(
-                _about(table)
-                | {"tower": tower, "against": study.reference, "part": part, "metric": metric}
-                | asdict(paired(ours, reference))
-                | {"seeds_apart": apart(*by_seed)}
-            )
-    return rows
-
-
-def _contests(table: Table, users: _Users) -> list[dict[str, Any]]:
-    """Each tower against all others of its table at once; only the first can be above all, so only it is tested."""
-    values = users.values.get(MAIN, {})
-    if len(values) < 2:
-        return []
-    ranking = sorted(values, key=lambda tower: -float(values[tower].mean()))
-    differences = [values[ranking[0]] - values[other] for other in ranking[1:]]
-    p = best_of([randomisation(d) for d in differences], [float(d.mean()) for d in differences])
-    return [
-        _about(table) | {"tower": tower, "best": tower == ranking[0], "p": p if tower == ranking[0] else 1.0}
-        for tower in values
     ]
 
 

@@ -9,8 +9,9 @@ from itertools import groupby
 from typing import Any
 
 from recommender.study.arms import Table
-from recommender.study.figures import DARK, Drawing, encoded
-from recommender.study.findings import LEVEL, MAIN, Findings
+from recommender.study.figures import Drawing, encoded
+from recommender.study.findings import LEVEL, Findings
+from recommender.study.panels import DARK
 from recommender.study.printed import (
     NONE,
     WINS,
@@ -21,6 +22,7 @@ from recommender.study.printed import (
     printed,
     printed_wins,
 )
+from recommender.study.rows import MAIN
 
 TEMPLATE = "page.html"
 

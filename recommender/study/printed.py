@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recommender.study.arms import Table
-from recommender.study.findings import ITEMS, LENGTHS, LEVEL, MAIN, Findings
+from recommender.study.findings import LEVEL, Findings
+from recommender.study.rows import ITEMS, LENGTHS, MAIN
 
 Row = Mapping[str, Any]
 NONE = "–"

@@ -14,9 +14,10 @@ from typing import Any
 
 from featurestore.files import write_bytes, write_text
 from recommender.study.arms import Cell, Grid, Study, grid_of, read_cells
-from recommender.study.figures import LIGHT, drawings, encoded
+from recommender.study.figures import drawings, encoded
 from recommender.study.findings import Findings, analyse
 from recommender.study.page import render
+from recommender.study.panels import LIGHT
 from recommender.study.printed import COMPARISONS, MEASURED, columns, markdown, printed, tidy
 
 __all__ = ["Findings", "Grid", "analyse", "columns", "grid_of", "printed", "read_cells", "rows", "write"]

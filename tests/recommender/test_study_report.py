@@ -17,7 +17,7 @@ import pytest
 
 from featurestore.errors import BadInput, NotFound
 from recommender import compare, metrics
-from recommender.study import arms, bins, figures, printed, report
+from recommender.study import arms, bins, figures, panels, printed, report
 from recommender.study.findings import Findings, analyse
 
 EVIL = "<script>alert('x')</script>|more"
@@ -500,9 +500,9 @@ def test_numbers_are_written_as_the_house_does() -> None:
 
 def test_labels_keep_their_order_and_the_gap_within_the_panel() -> None:
     values = [0.5, 0.51, 0.1, 0.505, 0.0]
-    placed = np.array(figures._apart(values, 0.1, 0.0, 0.6))
+    placed = np.array(panels.spaced(values, 0.1, 0.0, 0.6))
     np.testing.assert_allclose(placed[np.argsort(values)], [0.0, 0.1, 0.4, 0.5, 0.6])
-    np.testing.assert_allclose(figures._apart([0.2, 0.9], 0.1, 0.0, 1.0), [0.2, 0.9])
-    crowded = np.sort(figures._apart([0.5] * 7, 0.5, 0.0, 1.0))
+    np.testing.assert_allclose(panels.spaced([0.2, 0.9], 0.1, 0.0, 1.0), [0.2, 0.9])
+    crowded = np.sort(panels.spaced([0.5] * 7, 0.5, 0.0, 1.0))
     assert (crowded[0], crowded[-1]) == pytest.approx((0.0, 1.0))
-    assert figures._apart([], 0.1, 0.0, 1.0) == []
+    assert panels.spaced([], 0.1, 0.0, 1.0) == []
