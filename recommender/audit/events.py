@@ -168,11 +168,12 @@ def hidden(given: Material) -> Check:
     of_hidden = cut.is_hidden[cut.log.items]
     targets = np.zeros(len(cut.log), dtype=np.bool_)
     targets[cut.test[cut.users("test")]] = True
+    known = np.arange(len(cut.log)) < np.maximum(cut.valid, cut.test)[cut.log.users]
     shared = {
         "recorded_training_events": int(given.run.counts[cut.hidden].sum()) if given.same_items else None,
         "training_events": int((of_hidden & cut.in_training).sum()),
         "valid_targets": int(cut.is_hidden[cut.targets("valid")].sum()),
-        "events_besides_test_targets": int((of_hidden & ~targets).sum()),
+        "events_in_histories": int((of_hidden & known).sum()),
     }
     evidence = {"items": len(cut.hidden), "test_targets": int((of_hidden & targets).sum())} | shared
     bad = any(shared.values())

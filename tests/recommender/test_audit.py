@@ -23,7 +23,7 @@ from recommender.config import Config
 from recommender.fit import fit
 from recommender.runs import Run
 from recommender.sequences import TrainingBatches
-from recommender.splits import Split
+from recommender.splits import Split, hide_items
 from tests.recommender import learning, shelves
 
 SMALL = {"width": 8, "length": 6, "batch": 16, "epochs": 3, "layers": 1, "heads": 1}
@@ -266,6 +266,24 @@ def test_a_hidden_item_that_was_learnt_from_is_found(store: Store, monkeypatch: 
     bad = events.hidden(given)
     assert bad.verdict == VIOLATED
     assert bad.evidence["training_events"] > 0 < bad.evidence["valid_targets"]
+    assert bad.evidence["events_in_histories"] > 0
+
+
+def test_a_user_who_took_hidden_items_alone_is_no_violation(store: Store, whole: Run) -> None:
+    run = copied(whole)
+    given = Material(run, store.release("0002"))
+    cut = given.split
+    log = cut.log
+    # the first user's events are all of one item, which nobody else took; it is hidden, and the user not asked
+    alone = log.users == 0
+    items = np.where(alone, 0, np.where(log.items == 0, 1, log.items)).astype(np.int32)
+    changed = replace(cut, log=replace(log, items=items))
+    seed = next(s for s in range(999) if hide_items(changed, 1 / log.n_items, s).hidden.tolist() == [0])
+    given.__dict__["split"] = split = hide_items(changed, 1 / log.n_items, seed)
+    assert (split.log.users == 0).sum() == 1  # what was the test target, without anything before it
+    assert split.test[0] == -1
+    np.save(run.folder / "counts.npy", split.counts)
+    assert events.hidden(given).verdict == HOLDS
 
 
 def test_the_journal_tells_when_the_test_was_opened(store: Store, whole: Run) -> None:
