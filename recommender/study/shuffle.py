@@ -6,37 +6,27 @@ without one. A model that does no worse with it did not use what it says.
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
+
+from ingest.fuse.stored import Stored
 
 SEED = 2026
 
 
-def shuffled(features: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def shuffled(features: Mapping[str, Stored], names: Iterable[str]) -> dict[str, Stored]:
     """`features` with those of `names` exchanged among the items that have them, each by a permutation of its own.
 
-    features: Vectors (values (n, D), present (n,)) or Tokens (values (m, D), offsets (n + 1,)). The permutation depends
-    on the feature's name and on how many items have it, never on a cell's seed.
+    The permutation depends on the feature's name and on how many items have it, never on a cell's seed.
     """
     chosen = set(names)
     return {name: _exchanged(found, name) if name in chosen else found for name, found in features.items()}
 
 
-def _exchanged(feature: Any, name: str) -> Any:
+def _exchanged(feature: Stored, name: str) -> Stored:
     random = np.random.default_rng((SEED, zlib.crc32(name.encode())))
-    if not hasattr(feature, "offsets"):
-        rows = np.flatnonzero(feature.present)
-        values = feature.values.copy()
-        values[rows] = feature.values[random.permutation(rows)]
-        return dataclasses.replace(feature, values=values)
-    first, counts = feature.offsets[:-1], np.diff(feature.offsets)
-    rows = np.flatnonzero(counts)
-    source = np.arange(len(counts))
+    source, rows = np.arange(len(feature)), np.flatnonzero(feature.present)
     source[rows] = random.permutation(rows)
-    offsets = np.concatenate([[0], np.cumsum(counts[source])]).astype(feature.offsets.dtype)
-    taken = np.repeat(first[source] - offsets[:-1], counts[source]) + np.arange(int(offsets[-1]))
-    return dataclasses.replace(feature, values=feature.values[taken], offsets=offsets)
+    return feature.take(source)
