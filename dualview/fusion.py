@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from featurestore.recipe import Recipe
     from featurestore.store import Store
     from ingest.fuse.stored import Stored
+    from recommender.fusion import Fit
     from recommender.runs import Run
 
 Progress = Callable[[dict[str, Any]], None]
@@ -102,20 +103,7 @@ def fit_fusion(
         else:
             found = fusion.learn(stored, ids, asked.options, device=device, progress=progress)
         artifact = store.artifacts.put(apply.files_of(found.view, found.coarse, found.fine, found.scale))
-        facts = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "items": len(ids),
-            "items_sha256": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest(),
-            "learnt": found.learnt,
-            "held_out": found.held_out,
-            "seed": asked.run.config.seed if asked.run is not None else asked.options.seed,
-            "asked": asked.options.asked,
-            "options": asked.recorded | asdict(found.view.fusion),
-            "width": found.view.fusion.width,
-            "best_epoch": found.best_epoch,
-            "report": found.report,
-            "notes": list(notes),
-        } | ({"events": asked.events} if asked.events else {})
+        facts = asked.facts(ids, found, notes)
         before = store.recipe(feature)
         recipe = recipes.with_fit(asked.definition, asked.inputs, artifact, facts)
         assert recipe.artifacts == {ARTIFACT: artifact}
@@ -218,6 +206,23 @@ class _Asked:
         """What the recipe says of the fit: its options, or the run and its split; beside how the view is built."""
         return dict(self.options.asked) if self.run is None else dict(self.events or {})
 
+    def facts(self, ids: Any, found: Fit, notes: tuple[str, ...]) -> dict[str, Any]:
+        """What the lock says of the fit."""
+        return {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "items": len(ids),
+            "items_sha256": hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest(),
+            "learnt": found.learnt,
+            "held_out": found.held_out,
+            "seed": self.run.config.seed if self.run is not None else self.options.seed,
+            "asked": self.options.asked,
+            "options": self.recorded | asdict(found.view.fusion),
+            "width": found.view.fusion.width,
+            "best_epoch": found.best_epoch,
+            "report": found.report,
+            "notes": list(notes),
+        } | ({"events": self.events} if self.events else {})
+
     def read(self) -> tuple[Any, dict[str, Stored]]:
         """(ids (n,) sorted of the live items, each input over them)."""
         import numpy as np
@@ -235,11 +240,6 @@ class _Asked:
             for name, count in late.items()
             if count
         )
-
-
-def view_width(run: Run) -> int:
-    """Of either view of a run's dual tower."""
-    return run.config.width // 2 if run.config.views == "concat" else run.config.width
 
 
 def _above(store: Store, definition: FeatureDef) -> dict[str, Recipe]:
@@ -276,9 +276,11 @@ def _run(store: Store, definition: FeatureDef, above: dict[str, Recipe], name: s
     """The run whose weights are taken: it read the very inputs of the feature, by the same recipes."""
     if name is None:
         return None
+    from recommender.fusion import check_dual
     from recommender.runs import promotable
 
     run = promotable(store.root, name)
+    check_dual(run)
     if set(run.config.features) != set(above):
         raise BadInput(
             f"run {run.name} learnt from {', '.join(run.config.features) or 'ids alone'}; feature "
@@ -295,10 +297,10 @@ def _run(store: Store, definition: FeatureDef, above: dict[str, Recipe], name: s
                 remedy="publish, train on that release, and take that run's weights",
             )
     options = recipes.options_of(definition)
-    if "width" in definition.options and options.width != view_width(run):
+    if "width" in definition.options and options.width != run.config.view_width:
         raise BadInput(
-            f"run {run.name} has views of width {view_width(run)}; feature '{definition.name}' asks for "
+            f"run {run.name} has views of width {run.config.view_width}; feature '{definition.name}' asks for "
             f"{options.width}",
-            remedy=f"width = {view_width(run)}, or leave it out",
+            remedy=f"width = {run.config.view_width}, or leave it out",
         )
     return run

@@ -304,17 +304,22 @@ def _apart(view: DualView, placed: Mapping[str, Placed]) -> tuple[Tensor, Tensor
 # ---- from a run
 
 
-def of_run(run: Run) -> Fit:
-    """The weights of a run's item tower, which training events taught; measured on items that the run knows.
-
-    Raises BadInput for a run whose tower is no dual view.
-    """
-    begun = time.perf_counter()
+def check_dual(run: Run) -> None:
+    """Raises BadInput for a run whose tower is no dual view, so that it has no weights to take."""
     if run.config.tower != "dmesr":
         raise BadInput(
             f"run {run.name} has the tower '{run.config.tower}', which fuses no views",
             remedy="train one: dualview train STORE --items id+... --set tower=dmesr",
         )
+
+
+def of_run(run: Run) -> Fit:
+    """The weights of a run's item tower, which training events taught; measured on items that the run knows.
+
+    Raises as `check_dual` does.
+    """
+    begun = time.perf_counter()
+    check_dual(run)
     stored = data.features_of(run.opened_release(), run.config, run.item_ids)
     tower = run.load_model(features=stored).tower
     assert isinstance(tower, DualTower)

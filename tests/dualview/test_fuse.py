@@ -170,6 +170,10 @@ def test_a_fit_that_cannot_be_meant_is_refused(root: Path, call: Call, tmp_path:
     assert "no items to fit on" in call("fit", fresh.root, "fused")[1]["error"]["message"]
     store = Store.open(root)
     with store.lock("test"):
+        fit(store, items="id+text+image+fine", tower="init", **SMALL)  # the same features, and no two views
+        plain = "sasrec-init-id-text-image-fine-001"
+        for more in ((), ("--dry-run",)):
+            assert "which fuses no views" in refused("fused", "--refit", "--run", plain, *more)
         declare(store, TOML.replace("width = 8", "width = 4"))
         assert "has views of width 8; feature 'fused' asks for 4" in refused("fused", "--run", run)
         declare(store, TOML.replace('"image", "fine"', '"fine"'))
