@@ -1,8 +1,7 @@
 """The floors that a model must clear: popularity, neighbours by who took them or by content, chance. Each is a
 `score_fn` for `evaluate`.
 
-They learn from the split's training events only. What a user did before the target is known to them as it is
-to a
+They learn from the split's training events only. What a user did before the target is known to them as it is to a
 model: for test, the validation events too.
 """
 

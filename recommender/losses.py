@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-CHUNK_SCORES = (
-    1 << 21
-)  # scores alive at a time in the fused softmax: a few MB, so that a chunk stays in cache
+CHUNK_SCORES = 1 << 21  # scores alive at a time in the fused softmax: few MB, so that a chunk stays in cache
 GRAIN = 32  # chunks are multiples of so many rows: oneDNN keeps code for every shape that it has met
 
 

@@ -6,9 +6,8 @@ folder.
 
 The key hashes the release's manifest and the run's weights, so nothing here is ever out of date, and all of
 it may be deleted. Items of the run's vocabulary keep the vector that training gave them; items that came
-later get one from their stored features. A run that knows items by their id only has none for those, nor for
-items without a training
-event, whose id vector was never fitted: they are left out, and counted.
+later get one from their stored features. A run that knows items by their id only has none for those, nor for items
+without a training event, whose id vector was never fitted: they are left out, and counted.
 """
 
 from __future__ import annotations

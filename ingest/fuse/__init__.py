@@ -1,5 +1,5 @@
-"""Alignment and fusion: the modules that make one item of its stored vectors. Torch and numpy only; nothing here is
-fitted, reads a store or writes one.
+"""Alignment and fusion: the modules that make one item of its stored vectors. No weights are trained here, and
+nothing is written; `recipes` and `reading` alone know a store, and need no torch.
 
 | file | holds |
 |---|---|
@@ -9,4 +9,7 @@ fitted, reads a store or writes one.
 | `align` | contrastive losses between views, and how well views agree |
 | `attention` | attention between two sets of tokens, either way |
 | `dual` | the dual view: coarse and fine tokens in, two fused views out |
+| `apply` | fitted weights of a dual view as an artifact, and what they make of an item's vectors |
+| `recipes` | the recipe of a feature of kind `fuse`, by the fit that stands |
+| `reading` | stored vectors of some items, from the tables of several features |
 """
