@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -98,6 +99,7 @@ def main() -> None:
     from featurestore.errors import DualviewError
 
     interrupts.install()
+    warnings.showwarning = _Notes()
     asked = "--json" in sys.argv[1:]
     try:
         # standing alone, Typer prints by itself what is wrong with a call, and ends
@@ -128,6 +130,22 @@ def main() -> None:
     except Exception as error:
         _bug(error, asked)
         raise
+
+
+class _Notes:
+    """Our own warnings (of ingest and recommender) as notes, each once; a library's as Python shows them."""
+
+    def __init__(self) -> None:
+        self._shown, self._said = warnings.showwarning, set[str]()
+
+    def __call__(self, message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+        if category.__module__.split(".")[0] not in ("dualview", "recommender", "ingest", "featurestore"):
+            self._shown(message, category, *rest, **named)
+        elif str(message) not in self._said:
+            from dualview import console
+
+            self._said.add(str(message))
+            console.warn(str(message))
 
 
 def _failed(code: str, message: str, remedy: str | None, retryable: bool, asked: bool) -> None:

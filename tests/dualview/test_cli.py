@@ -7,14 +7,17 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dualview.cli import _Notes
 from dualview.demo.catalogue import CatalogueSettings
 from dualview.demo.taste import TasteSettings
 from dualview.demo.truth import make_shop
+from ingest.fuse.dual import OneToken
 
 
 def cli(*args: object, code: int = 0) -> str:
@@ -234,3 +237,18 @@ def test_a_place_that_cannot_be_written_is_one_line_and_no_traceback(tmp_path: P
         assert "error: " in said
         assert "what to do: " in said
         assert "Traceback" not in said
+
+
+def test_our_warnings_are_notes_said_once_and_those_of_libraries_stay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        warnings.showwarning = _Notes()
+        for _ in range(2):
+            warnings.warn("one token", OneToken, stacklevel=1)
+        warnings.warn("a library's", DeprecationWarning, stacklevel=1)
+    said = capsys.readouterr().err
+    assert said.count("note: one token") == 1
+    assert [str(each.message) for each in shown] == ["a library's"]
+    assert "OneToken" not in said
