@@ -7,7 +7,7 @@ import time
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from featurestore import journal
 from featurestore.errors import BadInput
@@ -186,15 +186,28 @@ def parse_options(given: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def option_table() -> list[tuple[str, str, str]]:
-    """(option, default, meaning) of everything that can be set."""
+def option_table() -> list[tuple[str, str, str, str]]:
+    """(option, default, values, meaning) of everything that can be set, values as `--set` takes them."""
     from recommender.config import Config
 
     return [
-        (name, str(field.default), field.description or "")
+        (name, _spelled(field.default), _choices(field.annotation), field.description or "")
         for name, field in Config.model_fields.items()
         if name not in TOLD_APART
     ]
+
+
+def _spelled(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+def _choices(annotation: Any) -> str:
+    """The words an option is one of, or none where it is a number, a truth or a list."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(get_args(annotation))
+    return ", ".join(filter(None, map(_choices, get_args(annotation))))
 
 
 def run_rows(store: Store | Carried) -> list[dict[str, Any]]:

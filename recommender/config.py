@@ -8,7 +8,7 @@ misspelt option that reads as its default would spoil a table in silence. What d
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -223,7 +223,13 @@ class Config(BaseModel):
                     raise BadInput(
                         f"unknown training option '{name}'", remedy=did_you_mean(str(name), cls.model_fields)
                     )
+            return {name: None if cls._is_none(name, value) else value for name, value in given.items()}
         return given
+
+    @classmethod
+    def _is_none(cls, name: str, value: Any) -> bool:
+        """The word none, where an option can be None: TOML and command lines have no other word for it."""
+        return value == "none" and type(None) in get_args(cls.model_fields[name].annotation)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Config:
@@ -290,8 +296,9 @@ class Config(BaseModel):
         except ValidationError as error:
             lines = []
             for part in error.errors():
-                where = ".".join(str(step) for step in part["loc"]) or "options"
-                lines.append(f"{where}: {part['msg'].removeprefix('Value error, ')}")
+                where = ".".join(str(step) for step in part["loc"])  # none: it is about several
+                told = part["msg"].removeprefix("Value error, ")
+                lines.append(f"{where}: {told}" if where else told)
             raise BadInput(
                 "training options: " + "; ".join(lines), remedy="see `dualview train --options`"
             ) from None

@@ -108,14 +108,16 @@ def run(
     )
 
 
-def _list_options(found: list[tuple[str, str, str]], json: bool) -> None:
+def _list_options(found: list[tuple[str, str, str, str]], json: bool) -> None:
     from dualview import console
 
-    columns = ["option", "default", "meaning"]
+    columns = ["option", "default", "values", "meaning"]
     if json:
         console.as_json([dict(zip(columns, row, strict=True)) for row in found])
-    else:
-        console.table(None, columns, found)
+        return
+    # in the table the words stand before what they mean: a column of their own would leave little room for that
+    rows = [[name, default, f"{words}: {told}" if words else told] for name, default, words, told in found]
+    console.table(None, ["option", "default", "meaning"], rows)
 
 
 def _print(plan: TrainingPlan) -> None:

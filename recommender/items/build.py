@@ -82,6 +82,11 @@ def build(
             )
         if len(features[name]) != len(counts):
             raise BadInput(f"feature '{name}' covers {len(features[name])} items of {len(counts)}")
+        if name not in (fitted or {}) and config.scaling != "none" and len(features[name].known) < 2:
+            raise BadInput(
+                f"feature '{name}' has vectors of {len(features[name].known)} items: nothing can be learnt from it",
+                remedy="materialize and publish the feature, or leave it out of --items",
+            )
     return BUILDERS[config.tower](Material(config, counts, features, fitted or {}))
 
 

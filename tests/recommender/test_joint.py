@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from dualview.cli import app
+from dualview.training import parse_options
 from featurestore.errors import BadInput
 from ingest.fuse.align import LOSSES
 from ingest.fuse.dual import OneToken
@@ -20,6 +21,7 @@ from recommender import checkpoint, losses, objectives
 from recommender.config import ONLY_IN, Config
 from recommender.fit import fit
 from recommender.items import DualTower, Stored, Tokens, Vectors
+from recommender.items.build import build as build_tower
 from recommender.model import build
 from recommender.objectives import ItemLoss
 from recommender.sequences import Batch, TrainingBatches
@@ -261,3 +263,28 @@ def test_every_option_of_a_tower_is_listed_with_its_default_and_meaning() -> Non
         assert Config.model_fields[name].description
     shown = CliRunner().invoke(app, ["train", ".", "--options"])
     assert "distill_users" in shown.output
+
+
+def test_the_list_of_options_says_what_each_can_be_and_spells_it_as_set_takes_it() -> None:
+    listed = CliRunner().invoke(app, ["train", ".", "--options", "--json"])
+    found = {row["option"]: row for row in json.loads(listed.output)}
+    assert found["tower"]["values"] == "sum, init, concat, llm-esr, dmesr"
+    assert found["width"]["values"] == ""
+    assert found["id_init"]["values"] == "normal, pca"
+    given = [f"{name}={row['default']}" for name, row in found.items()]
+    assert Config.of(**parse_options(given)) == Config()  # every default can be given as it is printed
+    assert (
+        "llm-esr, dmesr:"
+        in CliRunner().invoke(app, ["train", ".", "--options"], env={"COLUMNS": "150"}).output
+    )
+
+
+def test_a_refusal_of_several_options_names_none_that_does_not_exist() -> None:
+    with pytest.raises(BadInput, match=r"^training options: tower init reads features"):
+        Config.of(tower="init", items="id")
+
+
+def test_a_feature_without_vectors_is_refused_by_its_name() -> None:
+    empty = Vectors(np.zeros((4, 8), np.float32), np.zeros(4, bool))
+    with pytest.raises(BadInput, match="feature 'image' has vectors of 0 items"):
+        build_tower(Config.of(items="id+image"), np.ones(4, np.int64), {"image": empty})
