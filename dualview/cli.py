@@ -8,9 +8,11 @@ asked, 130 interrupted, 143 terminated. With --json, stdout is one JSON document
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -64,10 +66,17 @@ VERBS = {
     "Keep it in order": [rollback, gc, forget],
     "Try it": [demo],
 }
+
+
+def _paragraphs(verb: Callable[..., None]) -> str:
+    """The docstring, each paragraph on one line: a terminal breaks it where it ends, not where the source does."""
+    return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(verb) or "").split("\n\n"))
+
+
 for panel, modules in VERBS.items():
     for module in modules:
         name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
-        app.command(name, rich_help_panel=panel)(module.run)
+        app.command(name, help=_paragraphs(module.run), rich_help_panel=panel)(module.run)
 app.add_typer(prompt.app, name="prompt", rich_help_panel="Look and ask")
 app.add_typer(study.app, name="study", rich_help_panel="Learn and recommend")
 

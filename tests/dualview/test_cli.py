@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from dualview.cli import _Notes
+from dualview.cli import _Notes, app
 from dualview.demo.catalogue import CatalogueSettings
 from dualview.demo.taste import TasteSettings
 from dualview.demo.truth import make_shop
@@ -252,3 +253,8 @@ def test_our_warnings_are_notes_said_once_and_those_of_libraries_stay(
     assert said.count("note: one token") == 1
     assert [str(each.message) for each in shown] == ["a library's"]
     assert "OneToken" not in said
+
+
+def test_help_is_broken_where_the_terminal_ends_and_not_where_the_source_does() -> None:
+    shown = CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"}).output
+    assert "fitted here. New items never trigger a refit." in shown
