@@ -99,5 +99,5 @@ def _problem(cell: Cell, sources: Sources) -> str | None:
         sources.release(cell.data)
         sources.features(cell.data, cell.config.features)
     except NotFound as error:
-        return error.message
+        return f"{error.message}; {error.remedy}" if error.remedy else error.message
     return None

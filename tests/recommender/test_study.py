@@ -651,7 +651,7 @@ def test_a_plan_says_what_cannot_be_done(study: Callable[..., Study], tmp_path: 
     here = study(ONE.replace('"id+text"', '"id+txt"'))
     fine, broken = plan(here.cells(), Sources(here))
     assert fine.problem is None
-    assert "no feature 'txt'" in str(broken.problem)
+    assert "no feature 'txt'; did you mean 'text'?" in str(broken.problem)
     away = study(ONE, "elsewhere")
     assert all(
         "data shop: nothing was published" in str(o.problem) for o in plan(away.cells(), Sources(away))
