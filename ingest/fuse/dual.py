@@ -212,7 +212,7 @@ class DualView(nn.Module):
         """Say so where there are no two coarse views that could be aligned."""
         if len(self.views) < 2:
             warnings.warn(
-                f"{len(self.views)} coarse views: there is nothing to align; give items a second feature of one vector "
+                f"{'one coarse view' if self.views else 'no coarse view'}: there is nothing to align; give items a second feature of one vector "
                 "each, or set align=none",
                 OneToken,
                 stacklevel=2,
