@@ -211,9 +211,9 @@ class DualView(nn.Module):
     def warn_of_alignment(self) -> None:
         """Say so where there are no two coarse views that could be aligned."""
         if len(self.views) < 2:
+            there = "one coarse view" if self.views else "no coarse view"
             warnings.warn(
-                f"{'one coarse view' if self.views else 'no coarse view'}: there is nothing to align; give items a second feature of one vector "
-                "each, or set align=none",
+                f"{there}: there is nothing to align; give items a second feature of one vector each, or set align=none",
                 OneToken,
                 stacklevel=2,
             )
