@@ -213,7 +213,7 @@ class DualView(nn.Module):
         if len(self.views) < 2:
             there = "one coarse view" if self.views else "no coarse view"
             warnings.warn(
-                f"{there}: there is nothing to align; give items a second feature of one vector each, or set align=none",
+                f"{there}: nothing to align; give items a second feature of one vector each, or set align=none",
                 OneToken,
                 stacklevel=2,
             )
