@@ -122,7 +122,9 @@ def test_what_is_scored_in_training_does_not_change_with_the_items_to_be_found(a
     seen = torch.ones(len(window.items), dtype=torch.bool)
     seen[hidden] = False
     others = torch.where(seen, (window.items + 1) % ITEMS, window.items)
-    assert not torch.equal(learner.said(Packed(others, window.lengths), hidden, items)[0][hidden], found[hidden])
+    assert not torch.equal(
+        learner.said(Packed(others, window.lengths), hidden, items)[0][hidden], found[hidden]
+    )
 
 
 @pytest.mark.parametrize("training", [False, True])
