@@ -128,7 +128,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.publish()
     for items, cosine in (("id", False), ("text", False), ("id+text", True)):
         config = Config.of(
-            items=items, cosine=cosine, width=8, heads=1, layers=1, length=6, epochs=2, scaling="none", seed=1
+            items=items,
+            cosine=cosine,
+            width=8,
+            heads=1,
+            layers=1,
+            length=6,
+            epochs=2,
+            seed=1,
+            **({} if items == "id" else {"scaling": "none"}),
         )
         fit(first, config, runs.allot(store.root, config.slug), device="cpu")
     return store.root
