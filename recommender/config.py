@@ -44,6 +44,7 @@ ONLY_IN = {  # the same of towers
 
 OF_ADAPTERS = ("adapter", "scaling", "scaling_dim", "feature_scale", "feature_dropout", "lr_features")
 OF_IDS_BESIDE_FEATURES = ("id_dropout", "gate")
+OF_ALIGNMENT = ("align_weight", "align_temperature", "align_learned", "align_items")
 
 
 class Config(BaseModel):
@@ -277,13 +278,28 @@ class Config(BaseModel):
     def _all_are_read(self) -> None:
         """Refuse what is set and would change nothing."""
         adapted = bool(self.features) and self.tower != "init"
-        unread = {name: "features, in a tower other than init" for name in OF_ADAPTERS if not adapted}
-        if not (adapted and ID in self.parts):
-            unread |= dict.fromkeys(OF_IDS_BESIDE_FEATURES, "ids beside features, in a tower other than init")
-        if self.align == "none":
-            unread |= dict.fromkeys(
-                ("align_weight", "align_temperature", "align_learned", "align_items"), "align"
-            )
+        sampled = self.loss != "softmax"
+        read_by = [
+            (adapted, "features, in a tower other than init", OF_ADAPTERS),
+            (
+                adapted and ID in self.parts,
+                "ids beside features, in a tower other than init",
+                OF_IDS_BESIDE_FEATURES,
+            ),
+            (ID in self.parts, "items with id", ("lr_ids", "weight_decay_ids")),
+            (self.align != "none", "align", OF_ALIGNMENT),
+            (self.scaling == "whiten" or not adapted, "scaling whiten", ("scaling_dim",)),
+            (self.cosine, "cosine", ("temperature",)),
+            (not sampled, "loss softmax", ("head",)),
+            (sampled, "a sampled loss", ("negatives", "share_negatives", "negative_power")),
+            (self.loss == "sampled_softmax", "loss sampled_softmax", ("logq",)),
+            (self.loss == "gbce", "loss gbce", ("calibration",)),
+            (self.hide_items > 0, "hide_items", ("hide_seed",)),
+        ]
+        unread: dict[str, str] = {}
+        for is_read, what, names in read_by:
+            if not is_read:
+                unread |= {name: what for name in names if name not in unread}
         for name, what in unread.items():
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} would change nothing here: it is an option of {what}")

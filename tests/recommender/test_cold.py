@@ -152,11 +152,11 @@ def test_no_step_learns_anything_of_a_hidden_item(options: dict[str, Any], seen:
     assert not touched[split.hidden].any()
 
 
-@pytest.mark.parametrize("loss", ["softmax", "sampled_softmax"])
-def test_a_step_with_hidden_items_equals_one_over_a_vocabulary_without_them(loss: str) -> None:
+@pytest.mark.parametrize("loss", [{"loss": "softmax"}, {"loss": "sampled_softmax", "negatives": 500}])
+def test_a_step_with_hidden_items_equals_one_over_a_vocabulary_without_them(loss: dict[str, object]) -> None:
     split = hide_items(ring(), 0.2)
     shown = np.setdiff1d(np.arange(N), split.hidden)
-    config = Config.of(**SMALL, dropout=0.0, loss=loss, negatives=500)
+    config = Config.of(**SMALL, dropout=0.0, **loss)
     torch.manual_seed(0)
     model = build(config, split.counts)
     small = build(config, split.counts[shown])

@@ -232,6 +232,19 @@ def test_a_killed_and_resumed_dual_view_ends_with_the_same_bits(
         ({"tower": "dmesr", "items": "text", "views": "sum", "across": True}, "across needs two sequences"),
         ({"tower": "dmesr", "items": "text", "align_temperature": 0.001}, "align_temperature"),
         ({"tower": "dmsr", "items": "text"}, "tower"),
+        *((options, f"{list(options)[-1]} would change nothing here: it is an option of {what}") for options, what in [
+            ({"items": "id", "adapter": "moe"}, "features"),
+            ({"items": "text", "gate": "count"}, "ids beside features"),
+            ({"items": "text", "lr_ids": 0.1}, "items with id"),
+            ({"items": "text", "scaling": "standard", "scaling_dim": 9}, "scaling whiten"),
+            ({"tower": "dmesr", "items": "text", "align": "none", "align_learned": True}, "align"),
+            ({"temperature": 0.1}, "cosine"),
+            ({"loss": "bce", "head": "bfloat16"}, "loss softmax"),
+            ({"negative_power": 0.5}, "a sampled loss"),
+            ({"loss": "gbce", "logq": False}, "loss sampled_softmax"),
+            ({"loss": "bce", "calibration": 0.5}, "loss gbce"),
+            ({"hide_seed": 1}, "hide_items"),
+        ]),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_together_are_refused(options: dict[str, object], message: str) -> None:
