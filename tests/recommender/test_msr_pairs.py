@@ -66,7 +66,7 @@ def test_a_group_is_one_event_and_items_its_user_never_took(log: EventLog, asked
     pairs = drawn(log, asked)
     if pairs is None:
         return
-    taken = {u: set() for u in log.user_ids.tolist()}
+    taken: dict[str, set[str]] = {u: set() for u in log.user_ids.tolist()}
     events: dict[str, list[str]] = {u: [] for u in log.user_ids.tolist()}
     for user, item in zip(log.user_ids[log.users].tolist(), log.item_ids[log.items].tolist(), strict=True):
         taken[user].add(item)
