@@ -14,6 +14,9 @@ A slot is `{image}`, `{text}` (the item's document), `{title}`, `{column:NAME}`,
 `{words}` (the option of that name). A question mark makes it optional: where the item has nothing, its whole line is
 left out. `{{` and `}}` are braces. A section `## schema` holds a JSON schema that the answer must satisfy.
 
+A prompt about a user has `{items}` (what was taken, a list in order of time) and `{preference}` (what was said of the
+user before) instead of the slots of an item.
+
 What is said is the identity, never the file's name: an edit of the lines for people changes nothing.
 """
 
@@ -43,14 +46,19 @@ FILE = "prompt.md"  # and of the one file in it
 SECTIONS = ("system", "user", "schema")
 TEXT = "text"
 WORDS = "words"
-PLAIN = (IMAGE, TEXT, TITLE, WORDS)
+ITEMS = "items"
+PREFERENCE = "preference"
+OF_USERS = (ITEMS, PREFERENCE)
+PLAIN = (IMAGE, TEXT, TITLE, WORDS, *OF_USERS)
 _HEADING = re.compile(r"##\s+(.*?)\s*")
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place that an item fills. key: "image", "text", "words", "column:NAME" or "feature:NAME"."""
+    """A place that an item fills. key: "image", "text", "words", "column:NAME" or "feature:NAME"; that a user fills:
+    "items", "preference" or "words".
+    """
 
     key: str
     optional: bool = False
@@ -88,6 +96,11 @@ class Prompt:
                 known = found.get(piece.key, piece)
                 found[piece.key] = Slot(piece.key, piece.optional and known.optional)
         return found
+
+    @property
+    def of_users(self) -> bool:
+        """Whether it asks about a user, not about an item."""
+        return any(key in OF_USERS for key in self.slots)
 
     @cached_property
     def instructions(self) -> str:
@@ -218,7 +231,14 @@ def parse(text: str, source: str) -> Prompt:
         )
     if schema is not None:
         said.append(f"## schema\n{canonical_json(schema)}\n")
-    return Prompt("\n".join(said), tuple(turns), schema, header, source)
+    made = Prompt("\n".join(said), tuple(turns), schema, header, source)
+    mixed = [key for key in made.slots if key not in (*OF_USERS, WORDS)]
+    if made.of_users and mixed:
+        raise BadInput(
+            f"{source}: {{{mixed[0]}}} is of one item, and the prompt asks about a user",
+            remedy=f"{{{ITEMS}}} lists what the user took, as the options say",
+        )
+    return made
 
 
 Numbered = list[tuple[int, str]]

@@ -84,7 +84,12 @@ def bind(
 def _check_slots(
     where: str, prompt: Prompt, slots: Mapping[str, str], inputs: Mapping[str, Sequence[str]]
 ) -> None:
-    """The option `slots` names features that the prompt reads, and inputs."""
+    """The prompt asks about items; the option `slots` names features that it reads, and inputs."""
+    if prompt.of_users:
+        raise BadInput(
+            f"{where}: the prompt {prompt.source} asks about a user, not about an item",
+            remedy="name another prompt; users are described by dualview preferences",
+        )
     asked = [key.removeprefix(FEATURE) for key in prompt.slots if key.startswith(FEATURE)]
     above = [given.removeprefix(FEATURE) for given, names in inputs.items() if names[0].startswith(FEATURE)]
     for name, stands in slots.items():

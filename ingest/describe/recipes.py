@@ -64,23 +64,8 @@ def check(root: Path, definition: FeatureDef, definitions: Definitions) -> None:
     where = _where(definition)
     maker = base.maker(definition.encoder)
     options = options_of(definition)
-    if definition.model is not None and not maker.needs_model:
-        raise BadInput(f"{where}: encoder '{definition.encoder}' takes no model", remedy="remove model")
-    if definition.model is None and maker.needs_model:
-        raise BadInput(f"{where}: encoder '{definition.encoder}' needs a model", remedy='write model = "..."')
-    if isinstance(options, PromptedOptions):
-        checks.compile_refusals(options.refusals or [])
     prompt = prompt_of(root, options)
-    if not isinstance(options, PromptedOptions) and prompt.schema is not None:
-        raise BadInput(
-            f"{where}: the prompt {prompt.source} asks for JSON, and '{definition.encoder}' asks nobody",
-            remedy="name a prompt without '## schema'",
-        )
-    if not isinstance(options, PromptedOptions) and WORDS in prompt.slots:
-        raise BadInput(
-            f"{where}: the prompt {prompt.source} asks for a number of words, and '{definition.encoder}' asks nobody",
-            remedy=f"leave prompt out for the item's text as it stands, or name one without {{{WORDS}}}",
-        )
+    check_asking(where, definition.encoder, definition.model, options, prompt)
     above = definitions.upstream(definition.name)
     declared = {
         given: [f"{FEATURE}{bare}" if (bare := given.removeprefix(FEATURE)) in above else _plain(given)]
@@ -91,6 +76,30 @@ def check(root: Path, definition: FeatureDef, definitions: Definitions) -> None:
         raise BadInput(
             f"{where}: encoder '{definition.encoder}' sees no pictures, and the prompt {prompt.source} shows one",
             remedy="name a prompt without {image}",
+        )
+
+
+def check_asking(
+    where: str, encoder: str, model: str | None, options: DescribeOptions, prompt: Prompt
+) -> None:
+    """Refuse a model that is not needed or lacking, and a prompt that asks for more than its describer does."""
+    maker = base.maker(encoder)
+    if model is not None and not maker.needs_model:
+        raise BadInput(f"{where}: encoder '{encoder}' takes no model", remedy="remove model")
+    if model is None and maker.needs_model:
+        raise BadInput(f"{where}: encoder '{encoder}' needs a model", remedy='write model = "..."')
+    if isinstance(options, PromptedOptions):
+        checks.compile_refusals(options.refusals or [])
+        return
+    if prompt.schema is not None:
+        raise BadInput(
+            f"{where}: the prompt {prompt.source} asks for JSON, and '{encoder}' asks nobody",
+            remedy="name a prompt without '## schema'",
+        )
+    if WORDS in prompt.slots:
+        raise BadInput(
+            f"{where}: the prompt {prompt.source} asks for a number of words, and '{encoder}' asks nobody",
+            remedy=f"leave prompt out for the item's text as it stands, or name one without {{{WORDS}}}",
         )
 
 

@@ -202,12 +202,16 @@ M = TypeVar("M", bound=BaseModel)
 
 def typed_options(feature: str, encoder: str, options: type[M], given: dict[str, Any]) -> M:
     """The same for the options of any encoder."""
+    return typed(f"features.toml, [features.{feature}]", encoder, options, given)
+
+
+def typed(where: str, encoder: str, options: type[M], given: dict[str, Any]) -> M:
+    """Options as an encoder takes them. where: what a refusal names."""
     try:
         return options.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
-        where = f"features.toml, [features.{feature}]"
         if first["type"] == "extra_forbidden":
             raise BadInput(
                 f"{where}: encoder '{encoder}' has no option '{option}'",
