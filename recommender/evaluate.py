@@ -155,7 +155,7 @@ def evaluate(
         scores = as_scores(answer, len(batch), n_items)
         events, owner = ranges(first[batch], target_row[batch])
         seen = log.items[events]
-        if len(aside_owner):
+        if len(aside_owner):  # what they took of hidden items
             place = np.full(n, -1, dtype=np.int64)
             place[batch] = np.arange(len(batch))
             inside = place[aside_owner] >= 0
@@ -176,20 +176,11 @@ def evaluate(
         for k in ks:
             overall[f"coverage@{k}"] = metrics.coverage(shown[:, :k], n_items)
             overall[f"novelty@{k}"] = metrics.novelty(shown[:, :k], split.counts)
-    ranking = f"full ranking of {n_items:,} items"
-    if among is not None:
-        ranking = f"ranked AMONG {int(among.sum()):,} of {n_items:,} items, not comparable with full ranking"
-    policy = (
-        "items of the user's history are out of the ranking, the target never"
-        if repeat == "mask"
-        else "items of the user's history stay in the ranking (repeat consumption)"
-    )
     return Result(
         split=split.name,
         split_hash=split.hash,
         which=which,
-        protocol=f"{ranking}; {policy}; equal scores by item id; "
-        f"{split.description}; head: the {head_share:.0%} of items with most training events",
+        protocol=_protocol(split, among, repeat, head_share),
         metrics=overall,
         groups=_groups(split, targets, target_row - first, ranks, ks, head_share),
         users=chosen,
@@ -203,6 +194,22 @@ def evaluate(
         seconds=time.perf_counter() - began,
         seconds_scoring=scoring,
         extra={"repeat": repeat},
+    )
+
+
+def _protocol(split: Split, among: Bool | None, repeat: Repeat, head_share: float) -> str:
+    n_items = split.log.n_items
+    ranking = f"full ranking of {n_items:,} items"
+    if among is not None:
+        ranking = f"ranked AMONG {int(among.sum()):,} of {n_items:,} items, not comparable with full ranking"
+    policy = (
+        "items of the user's history are out of the ranking, the target never"
+        if repeat == "mask"
+        else "items of the user's history stay in the ranking (repeat consumption)"
+    )
+    return (
+        f"{ranking}; {policy}; equal scores by item id; {split.description}; "
+        f"head: the {head_share:.0%} of items with most training events"
     )
 
 
