@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore import files, gc, journal, pending, rederive, schema, versions
+from featurestore import files, gc, journal, pending, preferences, rederive, schema, versions
 from featurestore import release as releases
 from featurestore.errors import BadInput
 from featurestore.redact import Named
@@ -106,7 +106,9 @@ def forget(
         part = store.root / PART
         gc.discard(part)
         with files.disk_errors(str(part)):
-            intent = _prepare(store, part, [t for t in concerned if t.rewrite], changes, report)
+            rewritten = [t for t in concerned if t.rewrite]
+            spooled = _spooled(store.root, bool(what))
+            intent = _prepare(store, part, rewritten, changes, report, spooled)
             files.flush_tree(part)
         pending.begin(store.root, "forget", intent)
         finish(store, intent)
@@ -168,6 +170,9 @@ def _predicate(tables: Tables, name: str, users: set[str], items: set[str]) -> s
         return _in("sha256", _pictures(tables, items))
     if name == schema.QUARANTINE:
         return _in("quarantine_id", _set_aside(tables, users | items))
+    if name == schema.PREFERENCES:
+        parts = [_in(schema.USER_ID, users), _in(preferences.STATE_ID, _made_of(tables, items))]
+        return " OR ".join(part for part in parts if part) or None
     parts = [_in(schema.ITEM_ID, items) if schema.ITEM_ID in columns else None]
     if name != schema.ITEMS:  # there, a column of that name is the catalogue's own
         parts.append(_in(schema.USER_ID, users) if schema.USER_ID in columns else None)
@@ -201,6 +206,12 @@ def _set_aside(tables: Tables, ids: set[str]) -> set[str]:
     return found
 
 
+def _made_of(tables: Tables, items: set[str]) -> set[str]:
+    """Keys of the preferences that were made of one of the items, in any version that stays."""
+    versions_ = _staying(tables, schema.PREFERENCES)
+    return {state for version in versions_ for state in preferences.about(tables, items, version)}
+
+
 def _report(
     store: Store, concerned: list[_Table], edits: Edits, users: set[str], items: set[str], *, dry_run: bool
 ) -> ForgetReport:
@@ -217,7 +228,7 @@ def _report(
         releases=holding,
         learnt=edits.learnt,
         fitted=_fitted(store, bool(items & known), bool(users & known)),
-        answers=sum(path.read_bytes().count(b"\n") for path in _spooled(store.root)) if items else 0,
+        answers=sum(path.read_bytes().count(b"\n") for path in _spooled(store.root, bool(items))),
         unknown=sorted((users | items) - known),
         dry_run=dry_run,
     )
@@ -253,7 +264,12 @@ def _known(store: Store, users: set[str], items: set[str]) -> set[str]:
 
 
 def _prepare(
-    store: Store, part: Path, concerned: list[_Table], edits: Edits, report: ForgetReport
+    store: Store,
+    part: Path,
+    concerned: list[_Table],
+    edits: Edits,
+    report: ForgetReport,
+    spooled: Sequence[Path],
 ) -> dict[str, Any]:
     """Make tables, manifests and files anew under `part`; returns what is left to be done, which names no id."""
     aside = copy.copy(store)
@@ -279,7 +295,6 @@ def _prepare(
         latest = Release(store.root, manifest)
         text = json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         contents[store.root / "releases" / name / releases.MANIFEST] = text.encode()
-    spooled = _spooled(store.root) if report.answers else []
     for number, content in enumerate(contents.values()):
         (part / "files" / str(number)).write_bytes(content)
     return {
@@ -339,6 +354,8 @@ def _redact_journal(root: Path, ids: set[str]) -> None:
     )
 
 
-def _spooled(root: Path) -> list[Path]:
-    """Answers that wait for their commit. They say what was asked by its hash only, so whose they are is not known."""
-    return sorted((root / gc.SPOOL).glob("*.jsonl"))
+def _spooled(root: Path, items: bool) -> list[Path]:
+    """Answers that wait for their commit: those about users, and about items too where `items`. They say what was
+    asked by its hash only, so whose they are is not known.
+    """
+    return sorted((root / gc.SPOOL).glob("*.jsonl" if items else f"{schema.PREFERENCES}__*.jsonl"))

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurestore import failpoints, journal, versions
+from featurestore import failpoints, journal, preferences, schema, versions
 from featurestore import release as releases
 from featurestore.errors import BadInput
 from featurestore.release import Release
@@ -275,6 +275,7 @@ def _old_answers(store: Store, stay: list[Release]) -> list[Path]:
 def _used(store: Store, stay: list[Release]) -> set[str]:
     """Tables of the recipes that the lock or a release uses."""
     used = {recipe.table(name) for name, recipe in store.recipes().items()}
+    used |= {recipe.table(schema.PREFERENCES) for recipe in preferences.recipes(store.root).values()}
     return used | {table for release in stay for table in release.manifest["tables"]}
 
 
@@ -297,6 +298,7 @@ def _versions(store: Store, stay: list[Release], dropped: Collection[str], grace
 
 def _artifacts(store: Store, stay: list[Release]) -> Iterator[Waste]:
     recipes = [recipe.canonical() for recipe in store.recipes().values()]
+    recipes += [recipe.canonical() for recipe in preferences.recipes(store.root).values()]
     for release in stay:
         recipes += [facts["recipe"] for facts in release.manifest["features"].values() if facts["recipe"]]
         recipes += [entry["recipe"] for entry in release.manifest.get("lock", {}).values()]

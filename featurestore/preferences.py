@@ -22,7 +22,7 @@ from featurestore.recipe import Recipe
 from featurestore.schema import TIME, key_field
 from featurestore.tables import Tables
 
-TABLE = "preferences"
+TABLE = schema.PREFERENCES
 KIND = "preference"  # of the recipes
 LOCK_FILE = "preferences.lock.json"
 FORMAT = 1

@@ -195,9 +195,12 @@ def _lateness(feature: FeatureStatus) -> str:
 
 
 def _versions(store: Store, recipes: dict[str, Recipe]) -> dict[str, int]:
-    """The version of every table that belongs to today's state: all but those of recipes that are no longer active."""
+    """The version of every table that belongs to today's state: all but those of recipes that are no longer active,
+    and preferences, which are made from a release.
+    """
     active = {recipe.table(name) for name, recipe in recipes.items()}
-    belong = [name for name in store.tables.names() if "__" not in name or name in active]
+    known = [name for name in store.tables.names() if name != schema.PREFERENCES]
+    belong = [name for name in known if "__" not in name or name in active]
     return {name: store.tables.version(name) for name in belong}
 
 

@@ -161,6 +161,7 @@ def _unpublished(store: Store, today: dict[str, int]) -> list[str]:
         name
         for name, version in today.items()
         if ("__" not in name or name in active)
+        and name != schema.PREFERENCES
         and held.get(name) != version
         and (name in held or store.tables.count(name))
     ]

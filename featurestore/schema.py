@@ -16,6 +16,7 @@ ITEMS = "items"
 IMAGES = "images"
 INTERACTIONS = "interactions"
 QUARANTINE = "quarantine"
+PREFERENCES = "preferences"  # see featurestore.preferences; no release pins it
 
 # columns of the catalogue and the log
 ITEM_ID = "item_id"

@@ -58,7 +58,7 @@ class Describing:
 
     def begin(self, cells: int) -> None:
         """Raises BadInput where money would be spent that nobody agreed to. cells: how many wait."""
-        waiting = {input_hash: _as_stored(answer) for input_hash, answer in self.spool.items()}
+        waiting = {input_hash: as_stored(answer) for input_hash, answer in self.spool.items()}
         there = stored.answers(self._store.tables, self._table, waiting)
         # committed, then killed; an answer to a question that was asked again is another, with another time
         self.spool.drop([hash_ for hash_, _, answer in there if answer == waiting[hash_]])
@@ -182,20 +182,26 @@ class Describing:
 
 def answer_columns(answer: Answer, rows: int) -> dict[str, pa.Array]:
     """What is kept of an answer beside its text, the same for each of `rows` cells."""
-    values = {
-        schema.RAW: checks.storable(answer.text),
-        schema.FINISH_REASON: answer.finish,
-        schema.PROMPT_TOKENS: answer.prompt_tokens,
-        schema.COMPLETION_TOKENS: answer.completion_tokens,
-        schema.SECONDS: answer.seconds,
-    }
+    values = answer_values(answer)
     return {
         field.name: pa.repeat(pa.scalar(values[field.name], field.type), rows)
         for field in schema.ANSWER_FIELDS
     }
 
 
-def _as_stored(answer: Answer) -> Answer:
+def answer_values(answer: Answer) -> dict[str, str | int | float | None]:
+    """What is kept of an answer beside its text, by column."""
+    return {
+        schema.RAW: checks.storable(answer.text),
+        schema.FINISH_REASON: answer.finish,
+        schema.PROMPT_TOKENS: answer.prompt_tokens,
+        schema.COMPLETION_TOKENS: answer.completion_tokens,
+        schema.SECONDS: answer.seconds,
+    }
+
+
+def as_stored(answer: Answer) -> Answer:
+    """An answer as a table gives it back."""
     return replace(answer, text=checks.storable(answer.text))
 
 

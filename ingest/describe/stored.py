@@ -52,7 +52,7 @@ def answers(tables: Tables, name: str, hashes: Collection[str]) -> Iterator[tupl
         return
     for row in dataset.take(places, columns=[schema.INPUT_HASH, schema.STATUS, *ANSWER]).to_pylist():
         if row[schema.RAW] is not None:
-            yield row[schema.INPUT_HASH], row[schema.STATUS], _answer(row)
+            yield row[schema.INPUT_HASH], row[schema.STATUS], answer_in(row)
 
 
 def judge_again(store: Store, feature: str, recipe: Recipe) -> int:
@@ -89,7 +89,7 @@ def _judged(row: dict[str, Any], checks: Checks) -> dict[str, Any]:
     row[schema.ATTEMPTS] -= 1  # a commit counts one, and nothing was tried
     if row[schema.RAW] is None:
         return row
-    status, text, error = checks.settle(_answer(row))
+    status, text, error = checks.settle(answer_in(row))
     return row | {
         schema.STATUS: str(status),
         schema.VALUE: text if status is Status.OK else None,
@@ -99,7 +99,8 @@ def _judged(row: dict[str, Any], checks: Checks) -> dict[str, Any]:
     }
 
 
-def _answer(row: dict[str, Any]) -> Answer:
+def answer_in(row: dict[str, Any]) -> Answer:
+    """The answer beside a cell."""
     return Answer(
         row[schema.RAW],
         row[schema.FINISH_REASON],

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from featurestore.errors import BadInput
@@ -140,9 +141,13 @@ class Told:
         times = self.log.times
         when = [None] * len(items) if times is None else times[first + begin : first + end].tolist()
         return [
-            [item, time, position, sha256_text(self.texts.get(item, ""))[:HASH_LENGTH]]
+            [item, time, position, self._hashes.get(item)]
             for position, (item, time) in enumerate(zip(items, when, strict=True), start=begin)
         ]
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return {item: sha256_text(text)[:HASH_LENGTH] for item, text in self.texts.items() if text}
 
     def _items(self, user: int, begin: int, end: int) -> list[str]:
         first = int(self.log.offsets[user])
