@@ -62,7 +62,7 @@ def feature(store: Store, name: str) -> Node:
     def with_runs(node: Node) -> Node:
         if node.kind != "release":
             return node
-        runs = [run for run in _runs_of(store, node.name) if name in run.config.features]
+        runs = [run for run in _runs_of(store, node.name) if name in run.options.features]
         return replace(node, below=[Node("run", run.name, _figures(store, run)) for run in runs])
 
     return replace(found, below=[with_runs(node) for node in found.below])
@@ -81,16 +81,16 @@ def run(store: Store, name: str) -> Node:
     """
     from recommender.runs import open_run
 
-    found = open_run(store.root, name)
+    found = open_run(store.root, name, kind=None)
     split = found.about["split"]
-    facts = {"created": found.created, "seed": found.config.seed} | _figures(store, found)
+    facts = {"created": found.created, "seed": found.options.seed} | _figures(store, found)
     below = [
-        Node("options", found.config.slug, _changed(found)),
+        Node("options", found.options.slug, _changed(found)),
         Node("split", split["name"], {key: value for key, value in split.items() if key != "name"}),
     ]
     if found.release is not None:
         learnt = lineage.release(store, found.release)
-        used = [node for node in learnt.below if node.name in found.config.features]
+        used = [node for node in learnt.below if node.name in found.options.features]
         below.append(replace(learnt, below=used))
     below += [Node("served on", each, {}) for each in _served_on(store, found)]
     environment = found.folder / "environment.json"
@@ -114,7 +114,8 @@ def _figures(store: Store, run: Run) -> dict[str, Any]:
 
     found = run.metrics()
     facts: dict[str, Any] = {
-        "items as": run.config.items,
+        "kind": run.kind,
+        "items as": run.options.items,
         "best epoch": found.get("best_epoch"),
         "finished": found.get("finished", False),
         "validation": found.get("valid", {}),
@@ -128,8 +129,9 @@ def _figures(store: Store, run: Run) -> dict[str, Any]:
 
 def _changed(run: Run) -> dict[str, Any]:
     """The options that differ from the defaults."""
-    defaults = type(run.config).of().model_dump(mode="json")
-    return {k: v for k, v in run.config.model_dump(mode="json").items() if v != defaults[k]}
+    fields = type(run.options).model_fields
+    changed = {name for name, value in run.options if value != fields[name].default}
+    return {k: v for k, v in run.options.model_dump(mode="json").items() if k in changed}
 
 
 def _served_on(store: Store, run: Run) -> list[str]:

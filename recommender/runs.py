@@ -5,14 +5,17 @@ once.
                          config.json      every option, resolved
                          items.json       the run's own vocabulary: item id of each row
                          counts.npy       training events of each item
+                         pairs.parquet    kind msr: the pairs that it learnt from and is asked about
                          history.jsonl    one line an epoch
                          metrics.json     the best epoch by validation; what `evaluate` found
                          environment.json versions and machine
                          checkpoint/      last.safetensors (to go on), best.safetensors (to use)
+                         adapter/         kind msr: the best epoch's adapters, as peft reads them
     runs/promoted.json   which run answers `recommend`
 
 A run holds the id vocabulary and the weights, but not the stored vectors it learnt from: those are the
-release's.
+release's. Runs are of two kinds: `sequential` (a model of `dualview train`) and `msr` (adapters of `dualview msr
+train`); who asks for one and names the other is told so.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from featurestore.files import read_json, replacing, write_json, write_text
 from recommender.config import Config
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from recommender.items import Stored
     from recommender.model import SequentialModel
     from recommender.splits import Split
@@ -43,6 +48,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 LATEST = "latest"
 PROMOTED = "promoted.json"
+SEQUENTIAL, MSR = "sequential", "msr"
+TOLD = {  # kind -> what its runs are, and which verbs take them
+    SEQUENTIAL: ("a sequential recommender", "dualview evaluate, recommend, promote, audit"),
+    MSR: ("a fine-tuned yes/no model", "dualview msr"),
+}
 
 
 class Run:
@@ -63,24 +73,41 @@ class Run:
 
         `run.json` comes last: with it the folder is a run.
         """
+        told = {"name": split.name, "hash": split.hash, "description": split.description, **split.numbers()}
+        return cls.write(
+            folder, SEQUENTIAL, config, split.log.item_ids, split.counts, told, release=release, device=device
+        )
+
+    @classmethod
+    def write(
+        cls,
+        folder: str | Path,
+        kind: str,
+        config: BaseModel,
+        item_ids: npt.NDArray[np.str_],
+        counts: npt.NDArray[np.int64],
+        split: Mapping[str, Any],
+        *,
+        release: str | None,
+        device: str,
+        **more: Any,
+    ) -> Run:
+        """The same of any kind. split: name, hash and description, for the record; more: what else `run.json` says."""
         folder = Path(folder)
         (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", config.model_dump(mode="json"))
-        write_json(folder / "items.json", split.log.item_ids.tolist())
+        write_json(folder / "items.json", item_ids.tolist())
         with replacing(folder / "counts.npy") as aside, aside.open("wb") as file:
-            np.save(file, split.counts, allow_pickle=False)
+            np.save(file, counts, allow_pickle=False)
         write_json(folder / "environment.json", environment(device))
         about = {
             "format": FORMAT,
             "name": folder.name,
+            "kind": kind,
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "release": release,
-            "split": {
-                "name": split.name,
-                "hash": split.hash,
-                "description": split.description,
-                **split.numbers(),
-            },
+            "split": dict(split),
+            **more,
         }
         write_json(folder / "run.json", about)
         return cls(folder)
@@ -93,6 +120,25 @@ class Run:
     def about(self) -> dict[str, Any]:
         result: dict[str, Any] = read_json(self.folder / "run.json")
         return result
+
+    @property
+    def root(self) -> Path:
+        """The store, two folders up."""
+        return self.folder.parent.parent
+
+    @property
+    def kind(self) -> str:
+        """SEQUENTIAL or MSR."""
+        return str(self.about.get("kind", SEQUENTIAL))
+
+    def check(self, kind: str) -> None:
+        """Raises BadInput where this is a run of another kind."""
+        if self.kind != kind:
+            remedy = f"it is for {TOLD[self.kind][1]}" if self.kind in TOLD else "update dualview"
+            raise BadInput(
+                f"run {self.name} is {TOLD.get(self.kind, (self.kind,))[0]}, and {TOLD[kind][0]} is asked for",
+                remedy=remedy,
+            )
 
     @property
     def release(self) -> str | None:
@@ -111,15 +157,27 @@ class Run:
         value: str = self.about["created"]
         return value
 
-    @cached_property
+    @property
     def config(self) -> Config:
+        """Options of a sequential run. Raises BadInput for another kind."""
+        self.check(SEQUENTIAL)
+        options: Config = self.options
+        return options
+
+    @cached_property
+    def options(self) -> Any:
+        """Options of a run of any kind: a Config or an MsrConfig; both have `seed`, `items`, `features`, `slug`."""
+        if self.kind == MSR:
+            from recommender.msr.config import MsrConfig
+
+            return MsrConfig.of(**read_json(self.folder / "config.json"))
         return Config.of(**read_json(self.folder / "config.json"))
 
-    def set_config(self, config: Config) -> None:
+    def set_config(self, config: BaseModel) -> None:
         """What a resumed run goes on with."""
-        if config != self.config:
+        if config != self.options:
             write_json(self.folder / "config.json", config.model_dump(mode="json"))
-            self.__dict__["config"] = config
+            self.__dict__["options"] = config
 
     @cached_property
     def item_ids(self) -> npt.NDArray[np.str_]:
@@ -157,6 +215,7 @@ class Run:
         found = self.metrics()
         return {
             "run": self.name,
+            "kind": self.kind,
             "release": self.release,
             "epochs": found.get("epochs", 0),
             "best_epoch": found.get("best_epoch"),
@@ -227,17 +286,20 @@ def list_runs(store_root: str | Path) -> list[Run]:
     return sorted((Run(folder) for folder in folders), key=lambda run: (run.created, run.name), reverse=True)
 
 
-def open_run(store_root: str | Path, name: str) -> Run:
-    """A run by its name, or "latest"."""
+def open_run(store_root: str | Path, name: str, kind: str | None = SEQUENTIAL) -> Run:
+    """A run by its name, or "latest". kind: what it must be; None: either.
+
+    Raises NotFound, and BadInput for a run of the other kind.
+    """
     found = list_runs(store_root)
     for run in found:
-        if name in (run.name, LATEST):
+        if name == run.name and kind is not None:
+            run.check(kind)
+        if name == run.name or (name == LATEST and kind in (run.kind, None)):
             return run
-    hint = (
-        did_you_mean(name, [run.name for run in found])
-        if found
-        else "nothing was trained yet: `dualview train STORE`"
-    )
+    verb = "dualview msr train STORE" if kind == MSR else "dualview train STORE"
+    names = [run.name for run in found if kind in (run.kind, None)]
+    hint = did_you_mean(name, names) if names else f"nothing was trained yet: `{verb}`"
     raise NotFound(f"there is no run '{name}'", remedy=hint)
 
 

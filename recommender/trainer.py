@@ -2,7 +2,8 @@
 
 Two decisions. An epoch's batches depend on its number alone and everything else that changes is in one checkpoint, so a
 run that was killed and resumed ends, on a CPU, with the same bits as one that was not. And the trainer knows nothing
-of what it trains: batches in, named losses out, one figure to keep the best by.
+of what it trains: batches in, named losses out, one figure to keep the best by. Weights that are frozen are neither
+averaged nor saved: whoever froze them has them.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ class Plan:
     clip: float | None = None
     average: float = 0.0
     monitor: str = "ndcg@10"
+    accumulate: int = 1  # batches a step; an epoch's last step may be of fewer
+    save_every: int = 0  # batches between checkpoints inside an epoch, rounded up to whole steps; 0: none
 
 
 @dataclass
 class Progressed:
-    """Where training stands; all of it is kept in a checkpoint."""
+    """Where training stands; all of it is kept in a checkpoint. place, sums, seconds: of the epoch that was begun."""
 
     epoch: int = 0
     step: int = 0
@@ -63,6 +66,9 @@ class Progressed:
     best_epoch: int = 0
     misses: int = 0
     rows: list[Row] = field(default_factory=list)
+    place: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -86,7 +92,7 @@ class Trainer:
         self.validate, self.plan, self.folder = validate, plan, folder
         self.at = Progressed()
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._weights: list[Tensor] = list(objective.parameters())
+        self._weights: list[Tensor] = [each for each in objective.parameters() if each.requires_grad]
         self._average = [weight.detach().clone() for weight in self._weights] if plan.average else []
         self.device = self._weights[0].device
 
@@ -94,10 +100,18 @@ class Trainer:
     def done(self) -> bool:
         return self.at.epoch >= self.plan.epochs or self.at.misses >= self.plan.patience
 
-    def run(self, told: Callable[[Progressed, Row], None]) -> Progressed:
-        """Train until the plan is done. `told` is called after each epoch, once its checkpoint is safe."""
+    @property
+    def steps_an_epoch(self) -> int:
+        return math.ceil(len(self.batches) / self.plan.accumulate)
+
+    def run(
+        self, told: Callable[[Progressed, Row], None], beat: Callable[[int, int], None] | None = None
+    ) -> Progressed:
+        """Train until the plan is done. `told` is called after each epoch, once its checkpoint is safe; `beat` after
+        each batch, with its place in the epoch and how many there are.
+        """
         while not self.done:
-            row = self._epoch()
+            row = self._epoch(beat or (lambda place, total: None))
             best = False
             if self.at.epoch % self.plan.eval_every == 0 or self.at.epoch == self.plan.epochs:
                 best = self._validate(row)
@@ -108,32 +122,50 @@ class Trainer:
             told(self.at, row)
         return self.at
 
-    def _epoch(self) -> Row:
-        begun = time.perf_counter()
-        number = self.at.epoch + 1
+    def _epoch(self, beat: Callable[[int, int], None]) -> Row:
+        begun = time.perf_counter() - self.at.seconds
+        number, total, saved = self.at.epoch + 1, len(self.batches), self.at.place
         self.objective.train()
-        sums: dict[str, Tensor] = {}
+        sums: dict[str, Tensor | float] = dict(self.at.sums)
         for place, batch in enumerate(self.batches.epoch(number), start=1):
-            self._set_rates()
+            if place <= saved:
+                continue  # learned before the checkpoint that this went on from
             terms = self.objective(batch.to(self.device))
             if not math.isfinite(value := float(terms["loss"].detach())):
                 raise TrainingError(
-                    f"the loss is {value} in epoch {number}, batch {place} of {len(self.batches)}",
+                    f"the loss is {value} in epoch {number}, batch {place} of {total}",
                     remedy="lower lr, set clip, or look for extreme values in the features",
                 )
-            self.optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()
-            if self.plan.clip is not None:
-                nn.utils.clip_grad_norm_(self._weights, self.plan.clip)
-            self.optimizer.step()
-            self.at.step += 1
-            self._follow()
+            self._learn(terms["loss"], place, total)
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach().double()
-        self.at.epoch = number
+            beat(place, total)
+            stepped = place % self.plan.accumulate == 0
+            if self.plan.save_every and stepped and place - self.at.place >= self.plan.save_every:
+                self.at.place, self.at.seconds = place, time.perf_counter() - begun
+                self.at.sums = {name: float(each) for name, each in sums.items()}
+                self.save()
+        self.at.epoch, self.at.place, self.at.sums, self.at.seconds = number, 0, {}, 0.0
         give_memory_back()
-        means = {name: float(total) / len(self.batches) for name, total in sums.items()}
+        means = {name: float(each) / total for name, each in sums.items()}
         return {"epoch": number, **means, "seconds": round(time.perf_counter() - begun, 2)}
+
+    def _learn(self, loss: Tensor, place: int, total: int) -> None:
+        """Gradients of a batch, and a step once as many batches as make one have theirs; each counts alike."""
+        size = self.plan.accumulate
+        first = (place - 1) // size * size
+        if place == first + 1:
+            self.optimizer.zero_grad(set_to_none=True)
+        share = loss if size == 1 else loss / min(size, total - first)
+        share.backward()  # type: ignore[no-untyped-call]
+        if place % size and place < total:
+            return
+        self._set_rates()
+        if self.plan.clip is not None:
+            nn.utils.clip_grad_norm_(self._weights, self.plan.clip)
+        self.optimizer.step()
+        self.at.step += 1
+        self._follow()
 
     def _set_rates(self) -> None:
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
@@ -144,7 +176,7 @@ class Trainer:
         rise = min(1.0, (step + 1) / self.plan.warmup) if self.plan.warmup else 1.0
         if self.plan.schedule == "constant":
             return rise
-        total = max(self.plan.epochs * len(self.batches) - self.plan.warmup, 1)
+        total = max(self.plan.epochs * self.steps_an_epoch - self.plan.warmup, 1)
         return rise * 0.5 * (1 + math.cos(math.pi * min(max(step - self.plan.warmup, 0) / total, 1.0)))
 
     @torch.no_grad()
@@ -185,15 +217,13 @@ class Trainer:
 
     def _result(self) -> dict[str, Tensor]:
         self._exchange()
-        weights = {
-            f"model.{name}": tensor.detach().clone() for name, tensor in self.kept.state_dict().items()
-        }
+        weights = {f"model.{name}": tensor.detach().clone() for name, tensor in learned(self.kept).items()}
         self._exchange()
         return weights
 
     def save(self) -> None:
         """Everything that the next epoch depends on, as one file."""
-        tensors = {f"objective.{name}": tensor for name, tensor in self.objective.state_dict().items()}
+        tensors = {f"objective.{name}": tensor for name, tensor in learned(self.objective).items()}
         tensors |= {f"average.{place}": tensor for place, tensor in enumerate(self._average)}
         tensors |= {f"optimizer.{k}": v for k, v in checkpoint.optimizer_tensors(self.optimizer).items()}
         tensors["random.cpu"] = torch.get_rng_state()
@@ -208,7 +238,7 @@ class Trainer:
         if not path.exists():
             return False
         tensors, state = checkpoint.load(path)
-        self.objective.load_state_dict(checkpoint.under("objective", tensors))
+        put_back(self.objective, checkpoint.under("objective", tensors))
         for place, mean in enumerate(self._average):
             mean.copy_(tensors[f"average.{place}"])
         checkpoint.restore_optimizer(self.optimizer, checkpoint.under("optimizer", tensors))
@@ -217,6 +247,24 @@ class Trainer:
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         self.at = Progressed(**(state | {"best": -math.inf if state["best"] is None else state["best"]}))
         return True
+
+
+def learned(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module without its frozen weights."""
+    frozen = _frozen(module)
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+def put_back(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """The reverse of `learned`; frozen weights stay as they are. Raises RuntimeError where names do not fit."""
+    missing, foreign = module.load_state_dict(state, strict=False)
+    if foreign or set(missing) - _frozen(module):
+        raise RuntimeError(f"a checkpoint of another model: {foreign or missing}")
+
+
+def _frozen(module: nn.Module) -> set[str]:
+    named = module.named_parameters(remove_duplicate=False)  # tied weights have two names
+    return {name for name, weight in named if not weight.requires_grad}
 
 
 def give_memory_back() -> None:

@@ -72,9 +72,7 @@ class Transformers(Maker[TransformersOptions]):
         found = models.find(model, SAFETENSORS)
         config, _ = _architecture(found.folder)
         _processor(found.folder)
-        resolved = options.recipe()
-        if options.dtype == "auto":
-            resolved["dtype"] = str(config.dtype or "float32").removeprefix("torch.")
+        resolved = options.recipe() | {"dtype": _dtype(config, options)}
         return Resolved(options=resolved, model=found.ref)
 
     def load(self, recipe: Recipe, options: TransformersOptions, tools: Tools) -> TransformersDescriber:
@@ -234,7 +232,7 @@ def load_chat(folder: Path, options: TransformersOptions, device: str) -> Chat:
         model, loaded = model_class.from_pretrained(
             folder,
             config=config,
-            dtype=getattr(torch, options.dtype),
+            dtype=getattr(torch, _dtype(config, options)),
             attn_implementation=options.attention,
             use_safetensors=True,
             trust_remote_code=False,
@@ -280,6 +278,19 @@ def _architecture(folder: Path) -> tuple[Any, Any]:
         f"the model in {folder} ({config.model_type}) does not write texts",
         remedy="an image-text-to-text model, or a text-generation one",
     )
+
+
+def _dtype(config: Any, options: TransformersOptions) -> str:
+    """The number format that is asked for, or the saved one."""
+    saved = str(config.dtype or "float32").removeprefix("torch.")
+    return saved if options.dtype == "auto" else options.dtype
+
+
+def sees(folder: Path) -> bool:
+    """Whether the model in a folder takes pictures; its weights are not read. Raises ModelUnavailable."""
+    import transformers
+
+    return _architecture(folder)[1] is transformers.AutoModelForImageTextToText
 
 
 def _processor(folder: Path) -> Any:
