@@ -34,6 +34,7 @@ from dualview.commands import (
     ingest,
     init,
     materialize,
+    preferences,
     promote,
     prompt,
     publish,
@@ -61,7 +62,7 @@ app = typer.Typer(
 VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
     "Look and ask": [status, errors, doctor, sql, similar, trace, history, releases, diff],
-    "Learn and recommend": [train, runs, evaluate, audit, promote, recommend],
+    "Learn and recommend": [preferences, train, runs, evaluate, audit, promote, recommend],
     "Exchange with other tools": [export, import_vectors, import_texts],
     "Keep it in order": [rollback, gc, forget],
     "Try it": [demo],

@@ -60,6 +60,20 @@ def materialize(store: Store) -> AbstractContextManager[None]:
     return keeping(tell)
 
 
+def preferences(store: Store) -> AbstractContextManager[None]:
+    begun = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+    def tell() -> str:
+        count, name = 0, schema.PREFERENCES
+        if store.tables.exists(name):
+            since = f"{schema.UPDATED_AT} >= timestamp '{begun}'"
+            count = int(store.tables.dataset(name).count_rows(since))
+        kept = f"states committed, and kept: {count:,}" if count else "no state was committed"
+        return f"{kept}; answers that were not are kept too; {AGAIN} to make the rest"
+
+    return keeping(tell)
+
+
 def publish(store: Store) -> AbstractContextManager[None]:
     from featurestore import release as releases
 

@@ -119,6 +119,19 @@ class Store(ground.Store):
 
         return materialize(self, features, **options)
 
+    def preferences(self, *, backend: str, dry_run: bool = False, **options: Any) -> Any:
+        """Make what is missing of users' preferences; returns a `PreferenceReport`, with dry_run a `PreferencePlan`.
+
+        options: fields of `recommender.msr.preferences_recipe.PreferenceOptions` (model, block, last, direct, summary
+        ...), and arguments of `recommender.msr.preferences_run.compute` (split, points, users, sample ...).
+        """
+        from recommender.msr import preferences_run
+        from recommender.msr.preferences_recipe import PreferenceOptions
+
+        own = {name: options.pop(name) for name in PreferenceOptions.model_fields.keys() & options.keys()}
+        made = PreferenceOptions.of(backend=backend, **own)
+        return (preferences_run.plan if dry_run else preferences_run.compute)(self, made, **options)
+
     def import_vectors(self, feature: str, file: str | Path, **options: Any) -> ImportReport:
         """Vectors that somebody else computed, as the values of a feature; see `ingest.imported.import_vectors`."""
         from ingest.imported import import_vectors

@@ -11,7 +11,7 @@ one or not found, and one that read the event in question, or a later one, canno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,10 @@ class Preferences:
         """rows: of the table, made by `recipe`; those that do not belong to the log are left out."""
         self.recipe = recipe
         self.log = told.log
-        self._states = _valid(told, rows)
+        self._states: dict[int, list[dict[str, Any]]] = {}
+        for user, row in valid(told, rows):
+            if row[schema.STATUS] == Status.OK:
+                self._states.setdefault(user, []).append(row)
 
     @classmethod
     def open(
@@ -170,26 +173,25 @@ def recipe_of(store: Store, *, variant: Variant = "recurrent", recipe: str | Non
     return of_variant[-1]
 
 
-def _valid(told: Told, rows: Iterable[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    """user (row of the log's vocabulary) -> the states with a text whose whole chain is what the log says today."""
+def valid(told: Told, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows whose whole chain is what the log says today, earlier steps first, each with its user's row in the log.
+
+    rows: of one recipe.
+    """
     place = {user: row for row, user in enumerate(told.log.user_ids.tolist())}
     lengths = np.diff(told.log.offsets)
-    by_id: dict[str, dict[str, Any]] = {}
-    found: dict[int, list[dict[str, Any]]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: row[stored.STEP]):
         user = place.get(row[schema.USER_ID])
         if user is None or row[stored.END] > lengths[user]:
             continue
         previous = None
         if row[stored.PREVIOUS] is not None:
-            before = by_id.get(row[stored.PREVIOUS])  # valid itself, or it would not be there
+            before = found.get(row[stored.PREVIOUS])  # valid itself, or it would not be there
             if before is None or before[stored.END] != row[stored.BEGIN]:
                 continue
             previous = (before[schema.INPUT_HASH], before[schema.STATUS])
         facts = told.facts(user, row[stored.BEGIN], row[stored.END])
-        if row[schema.INPUT_HASH] != input_hash(facts, previous):
-            continue
-        by_id[row[stored.STATE_ID]] = row
-        if row[schema.STATUS] == Status.OK:
-            found.setdefault(user, []).append(row)
-    return found
+        if row[schema.INPUT_HASH] == input_hash(facts, previous):
+            found[row[stored.STATE_ID]] = row
+            yield user, row
