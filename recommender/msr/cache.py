@@ -29,7 +29,7 @@ def shared_tokens(rows: Sequence[Mapping[str, Tensor]], pictures: Collection[int
     return int(same.long().cumprod(0).sum())
 
 
-def widened(cache: Any, rows: int) -> Any:
+def widened(cache: Any, rows: int, device: torch.device) -> Any:
     """The cache of one prompt's beginning as that of `rows` prompts; the one given is not changed by what is added."""
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
@@ -42,17 +42,20 @@ def widened(cache: Any, rows: int) -> Any:
             mine.values = layer.values.expand(rows, *layer.values.shape[1:])
         else:
             mine = copy.deepcopy(layer)
-            mine.batch_repeat_interleave(rows)
+            mine.reorder_cache(torch.zeros(rows, dtype=torch.long, device=device))
         found.layers.append(mine)
     return found
 
 
+WHOLE = ("attention_mask", "token_type_ids")  # what is read by places counted from the beginning
+
+
 def after(batch: Batch, start: int, place: torch.device) -> dict[str, Any]:
-    """What a model takes of a batch whose first `start` tokens are in its cache; the mask covers those too."""
+    """What a model takes of a batch whose first `start` tokens are in its cache; masks cover those too."""
     width = batch.inputs["input_ids"].shape[1]
     cut = {}
     for name, value in batch.inputs.items():
-        whole = name == "attention_mask" or value.dim() != 2 or value.shape[1] != width
+        whole = name in WHOLE or value.dim() != 2 or value.shape[1] != width
         cut[name] = (value if whole else value[:, start:]).to(place)
     return cut
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Scores = npt.NDArray[np.float64]
 FEWEST = 16  # shared tokens that are worth a pass of their own
-CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of log odds, cached against plain
+CLOSE = {torch.float32: 3e-4, torch.float64: 3e-4}  # of log odds, cached against plain
 ROUGHLY = 0.25  # the same in half precision
 
 
@@ -118,7 +118,7 @@ class Ranker:
     def _odds(self, batch: Batch, begun: Any = None, shared: int = 0) -> Scores:
         more: dict[str, Any] = {"use_cache": False}
         if begun is not None:
-            more = {"past_key_values": cache.widened(begun, len(batch.last)), "use_cache": True}
+            more = {"past_key_values": cache.widened(begun, len(batch.last), self.device), "use_cache": True}
             if (places := cache.positions(self.model, batch, shared, self.device)) is not None:
                 more["position_ids"] = places
         with arithmetic(self.model):
