@@ -1,0 +1,35 @@
+// What is shown when there is nothing to show: an error with its remedy, an empty answer, a wait.
+import { Refused } from "../lib/api.js";
+import { h, icon } from "../lib/dom.js";
+
+/** An error where an answer would be. A fault of the page itself is not hidden: it goes on to the console. */
+export function failure(error, { again } = {}) {
+  if (!(error instanceof Refused)) console.error(error);
+  const told = error instanceof Refused ? error.message : "The page made a mistake.";
+  const remedy = error instanceof Refused ? error.remedy : "Load it again; the console says more.";
+  return h("div", { class: "notice error", role: "alert" },
+    icon("warning"), h("h2", {}, heading(error)), h("p", {}, told), remedy && h("p", { class: "remedy" }, remedy),
+    again && h("button", { class: "button slim", type: "button", on: { click: again } }, "Try again"));
+}
+
+const HEADINGS = {
+  not_found: "Not there", bad_input: "This cannot be asked", unreachable: "No answer",
+  model_unavailable: "The model cannot be reached", unauthorized: "A key is needed",
+};
+const heading = (error) => HEADINGS[error.code] ?? "Refused";
+
+/** The same beside a control, in two lines. */
+export function wrong(error) {
+  return h("p", { class: "wrong", role: "alert" }, h("b", {}, error.message), error.remedy);
+}
+
+/** Nothing found, nothing chosen. */
+export function nothing(title, text, { sign = "empty", action } = {}) {
+  return h("div", { class: "notice" }, icon(sign), h("h2", {}, title), text && h("p", {}, text), action);
+}
+
+/** Cards to come. */
+export function bones(n = 12) {
+  const one = () => h("div", { class: "card" }, h("div", { class: "frame" }), h("div", { class: "bone", style: { height: "14px", width: "80%" } }));
+  return h("div", { class: "grid bones", "aria-hidden": "true" }, Array.from({ length: n }, one));
+}

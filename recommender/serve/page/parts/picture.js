@@ -1,0 +1,41 @@
+// The picture of an item, and what stands for it where there is none.
+import { blob, hasKey, itemPath } from "../lib/api.js";
+import { h } from "../lib/dom.js";
+import { hashed, initials } from "../lib/text.js";
+
+const HUES = 8;
+
+/** An <img>, or the drawn stand-in if the item has no picture or it cannot be had. */
+export function picture(item, { alt = "", eager = false } = {}) {
+  if (!item.picture) return blank(item);
+  const image = h("img", { alt, loading: eager ? "eager" : "lazy", decoding: "async", draggable: "false" });
+  image.addEventListener("error", () => image.replaceWith(blank(item)), { once: true });
+  image.addEventListener("load", () => fit(image), { once: true });
+  const address = `${itemPath(item.id)}/picture`;
+  if (hasKey()) { // an <img> sends no key
+    blob(address).then((data) => {
+      image.src = URL.createObjectURL(data);
+      image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+    }, () => image.replaceWith(blank(item)));
+  } else {
+    image.src = address;
+  }
+  return image;
+}
+
+/** A picture of quite another shape than its frame is shown whole. */
+function fit(image) {
+  const frame = image.parentElement;
+  if (!frame?.classList.contains("frame") || !frame.clientWidth) return;
+  const ratio = (image.naturalWidth / image.naturalHeight) / (frame.clientWidth / frame.clientHeight);
+  frame.classList.toggle("loose", ratio > 1.3 || ratio < 0.77);
+}
+
+function blank(item) {
+  const hue = `var(--f${hashed(item.id, HUES)})`;
+  return h("div", { class: "blank", style: { "--hue": hue }, "aria-hidden": "true" },
+    h("b", {}, initials(item.title || item.id)), h("span", {}, "no picture"));
+}
+
+/** A small picture without words. */
+export const thumb = (item) => h("span", { class: "thumb" }, picture(item));
