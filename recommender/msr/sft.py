@@ -79,7 +79,10 @@ class Answering(nn.Module):
         super().__init__()
         self.model, self.prompt, self.all = model, prompt, config.loss_on == "all"
         if config.checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # transformers 5.23 gave it another name
+            name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+            how = {f"{name}_checkpointing_kwargs": {"use_reentrant": False}}
+            getattr(model, f"{name}_checkpointing_enable")(**how)
 
     def train(self, mode: bool = True) -> Answering:
         """Frozen parts do not train: no dropout, no running statistics."""

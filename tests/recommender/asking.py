@@ -109,11 +109,11 @@ def candidates(n: int, pictures: bool = True) -> list[Candidate]:
 
 
 def examples(n: int, pictures: bool = True) -> list[Example]:
-    """Answered yes where the item's colour is the one that the user likes."""
+    """Answered yes where the item is red."""
     found = []
     for k in range(n):
         likes, has = ("red", "white")[k % 2], ("red", "white")[k // 2 % 2]
         shown = picture(k % 3) if pictures and k % 4 else None
         item = Candidate(f"i{k % 7}", f"{has} table", None, shown)
-        found.append(Example(f"u{k % 5}", f"{likes} shoe, {likes} table", item, likes == has))
+        found.append(Example(f"u{k % 5}", f"{likes} shoe, {likes} table", item, has == "red"))
     return found
