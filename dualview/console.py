@@ -306,8 +306,8 @@ def ranking(found: Any) -> None:
 class EpochLog:
     """Prints a line an epoch while a model trains."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, metric: str = "NDCG@10") -> None:
+        self.quiet, self.metric = quiet, metric
         self._header = False
 
     def __enter__(self) -> EpochLog:
@@ -320,9 +320,9 @@ class EpochLog:
         if self.quiet:
             return
         if not self._header:
-            say(f"{'epoch':>5}  {'loss':>8}  {'NDCG@10':>8}  {'seconds':>8}  (validation)")
+            say(f"{'epoch':>5}  {'loss':>8}  {self.metric:>8}  {'seconds':>8}  (validation)")
             self._header = True
-        ndcg = row.get("valid_ndcg@10")
-        shown = f"{ndcg:8.4f}" if ndcg is not None else " " * 8
+        value = row.get(f"valid_{self.metric.lower()}")
+        shown = f"{value:8.4f}" if value is not None else " " * 8
         best = "  best" if row.get("best") else ""
         say(f"{row['epoch']:5d}  {row['loss']:8.4f}  {shown}  {row['seconds']:8.1f}{best}")

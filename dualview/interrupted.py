@@ -89,14 +89,14 @@ def publish(store: Store) -> AbstractContextManager[None]:
     return keeping(tell)
 
 
-def train(store: Store | Carried, resume: str | None) -> AbstractContextManager[None]:
+def train(store: Store | Carried, resume: str | None, verb: str = "train") -> AbstractContextManager[None]:
     from recommender.runs import list_runs, open_run
 
     before = {run.name for run in list_runs(store.root)}
 
     def tell() -> str:
         new = [run for run in list_runs(store.root) if run.name not in before]
-        run = open_run(store.root, resume) if resume is not None else new[0] if new else None
+        run = open_run(store.root, resume, None) if resume is not None else new[0] if new else None
         if run is None:
             return f"no run was begun; {AGAIN} to train"
         epochs = len(run.history())
@@ -105,7 +105,7 @@ def train(store: Store | Carried, resume: str | None) -> AbstractContextManager[
             if epochs
             else "no epoch is saved yet"
         )
-        return f"{run.name}: {saved}; go on with: dualview train {store.root} --resume {run.name}"
+        return f"{run.name}: {saved}; go on with: dualview {verb} {store.root} --resume {run.name}"
 
     return keeping(tell)
 

@@ -15,6 +15,10 @@ from featurestore.errors import BadInput
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydantic import BaseModel
+
+    from pydantic import BaseModel
+
     from featurestore.carried import Carried
     from featurestore.release import Release
     from featurestore.store import Store
@@ -190,10 +194,19 @@ def option_table() -> list[tuple[str, str, str, str]]:
     """(option, default, values, meaning) of everything that can be set, values as `--set` takes them."""
     from recommender.config import Config
 
+    return [row for row in options_of(Config) if row[0] not in TOLD_APART]
+
+
+def options_of(model: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    """The same of any set of options; one that must be given has no default."""
     return [
-        (name, _spelled(field.default), _choices(field.annotation), field.description or "")
-        for name, field in Config.model_fields.items()
-        if name not in TOLD_APART
+        (
+            name,
+            "" if field.is_required() else _spelled(field.default),
+            _choices(field.annotation),
+            field.description or "",
+        )
+        for name, field in model.model_fields.items()
     ]
 
 
@@ -222,12 +235,14 @@ def run_rows(store: Store | Carried) -> list[dict[str, Any]]:
         rows.append(
             {
                 "run": run.name,
+                "kind": run.kind,
                 "release": run.release,
                 "epochs": found.get("epochs", 0),
                 "best": found.get("best_epoch"),
                 "valid NDCG@10": found.get("valid", {}).get("ndcg@10"),
                 "test NDCG@10": test.get("NDCG@10"),
                 "test HR@10": test.get("HR@10"),
+                "valid AUC": found.get("valid", {}).get("auc"),
                 "promoted": chosen is not None and chosen.name == run.name,
             }
         )
