@@ -35,7 +35,6 @@ from dualview.commands import (
     init,
     materialize,
     msr,
-    msr,
     preferences,
     promote,
     prompt,
@@ -81,7 +80,6 @@ for panel, modules in VERBS.items():
         name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
         app.command(name, help=_paragraphs(module.run), rich_help_panel=panel)(module.run)
 app.add_typer(prompt.app, name="prompt", rich_help_panel="Look and ask")
-app.add_typer(msr.app, name="msr", rich_help_panel="Learn and recommend")
 app.add_typer(msr.app, name="msr", rich_help_panel="Learn and recommend")
 app.add_typer(study.app, name="study", rich_help_panel="Learn and recommend")
 

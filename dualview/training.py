@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from pydantic import BaseModel
-
     from featurestore.carried import Carried
     from featurestore.release import Release
     from featurestore.store import Store

@@ -150,12 +150,12 @@ def _tell(row: dict[str, Any], progress: Any) -> None:
 
 def _list_options(json: bool) -> None:
     from dualview import console
-    from dualview.training import option_table
+    from dualview.training import options_of
     from recommender.msr.config import PRESETS, MsrConfig
     from recommender.msr.pairs import PairOptions
 
     columns = ["option", "default", "values", "meaning"]
-    tables = {"--set": option_table(MsrConfig), "--pairs": option_table(PairOptions)}
+    tables = {"--set": options_of(MsrConfig), "--pairs": options_of(PairOptions)}
     if json:
         listed = {
             name: [dict(zip(columns, row, strict=True)) for row in rows] for name, rows in tables.items()

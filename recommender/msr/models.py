@@ -32,9 +32,11 @@ class Loaded:
     ref: ModelRef | None = None
 
 
-def resolve(root: str | Path, spec: str) -> Found:
-    """Which model a name stands for, pinned. root: the store, where relative folders start. Raises ModelUnavailable."""
-    return Models(root).find(spec, SAFETENSORS)
+def resolve(root: str | Path, spec: str, *, read_only: bool = False) -> Found:
+    """Which model a name stands for, pinned. root: the store, where relative folders start; with read_only nothing is
+    written there or fetched. Raises ModelUnavailable.
+    """
+    return Models(root, read_only=read_only).find(spec, SAFETENSORS)
 
 
 def load(folder: Path, config: MsrConfig, device: str = "auto", ref: ModelRef | None = None) -> Loaded:

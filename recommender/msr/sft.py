@@ -6,7 +6,9 @@ trained is what is used. Only adapters are trained, kept in checkpoints, and sav
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("epochs", "patience", "save_every")  # options that a resumed run may be given anew
 PAIRS = "pairs.parquet"
+TIMED, TIMED_SECONDS = 6, 20.0  # batches of a rehearsal, and seconds after which it ends
 LOOKED_AT = 8  # examples that are tried before training begins
 IGNORED = -100  # a target that cross-entropy leaves out
 Beat = Callable[[int, int], None]
@@ -151,18 +154,9 @@ def train(
     """
     root = Path(store if isinstance(store, str | Path) else store.root)
     _check(examples, valid)
-    found = models.resolve(root, config.model)
     place = pick_device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(config.seed)
-        loaded = models.load(found.folder, config, str(place), found.ref)
-        lora.add(
-            loaded.model,
-            rank=config.rank,
-            alpha=config.alpha,
-            dropout=config.dropout,
-            targets=config.targets,
-        )
+        loaded = _adapted(root, config, place)
         _fits(loaded.prompt, examples)
         folder = Path(folder) if folder is not None else allot(root, config.slug)
         run = _open(folder, config, examples, valid, loaded, release, pairs, str(place))
@@ -177,6 +171,72 @@ def train(
         at = trainer.run(told, beat)
         _record(run, at, loaded, finished=True)
     return run
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a fine-tuning would be. learned: weights of the adapters, of `parameters` in all. tokens: of the examples
+    that were looked at, the mean and the most. batch_seconds: mean of `timed` batches that were really learned from,
+    after a first one; None where there was but one. Validation is not in it.
+    """
+
+    parameters: int
+    learned: int
+    layers: int
+    tokens_mean: float
+    tokens_most: int
+    batches: int  # an epoch
+    steps: int
+    timed: int
+    batch_seconds: float | None
+
+
+def rehearse(
+    store: Any, config: MsrConfig, examples: Sequence[Example], *, device: str = "auto"
+) -> Rehearsal:
+    """Load what `train` would train and learn from a few batches; nothing is kept. Raises as `train` does."""
+    root = Path(store if isinstance(store, str | Path) else store.root)
+    _check(examples, ())
+    place = pick_device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        loaded = _adapted(root, config, place, read_only=True)
+        _fits(loaded.prompt, examples)
+        objective = Answering(loaded.model, loaded.prompt, config).train()
+        batches = Examples(examples, loaded.prompt, config.batch, config.seed)
+        taken, lengths = [], []
+        for questions in itertools.islice(batches.epoch(1), TIMED):
+            begun = time.perf_counter()
+            asked = questions.to(place)
+            loss = objective(asked)["loss"]
+            loss.backward()
+            float(loss.detach())  # waits for an accelerator
+            taken.append(time.perf_counter() - begun)
+            lengths += (asked[0].last + 2).tolist()
+            if sum(taken) > TIMED_SECONDS:
+                break
+    learned = lora.weights(loaded.model)
+    return Rehearsal(
+        parameters=sum(weight.numel() for weight in loaded.model.parameters()),
+        learned=sum(weight.numel() for weight in learned),
+        layers=len(learned) // 2,
+        tokens_mean=float(np.mean(lengths)),
+        tokens_most=max(lengths),
+        batches=len(batches),
+        steps=math.ceil(len(batches) / config.accumulate),
+        timed=len(taken) - 1,
+        batch_seconds=float(np.mean(taken[1:])) if len(taken) > 1 else None,
+    )
+
+
+def _adapted(root: Path, config: MsrConfig, place: torch.device, *, read_only: bool = False) -> models.Loaded:
+    """The model with fresh adapters, drawn from the seed."""
+    found = models.resolve(root, config.model, read_only=read_only)
+    torch.manual_seed(config.seed)
+    loaded = models.load(found.folder, config, str(place), found.ref)
+    lora.add(
+        loaded.model, rank=config.rank, alpha=config.alpha, dropout=config.dropout, targets=config.targets
+    )
+    return loaded
 
 
 def trainer_of(
