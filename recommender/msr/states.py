@@ -36,11 +36,8 @@ class Shape:
     def __post_init__(self) -> None:
         if self.block is not None and self.block < 1:
             raise BadInput(f"a block of {self.block} events", remedy="a block holds 1 event or more")
-        if self.last is not None and self.last < (self.block or 1):
-            raise BadInput(
-                f"the last {self.last} events do not fill a block of {self.block or 1}",
-                remedy="raise last, or lower block",
-            )
+        if self.last is not None and self.last < 1:
+            raise BadInput(f"the last {self.last} events", remedy="1 or more, or leave it out for all")
 
     @property
     def variant(self) -> Variant:
@@ -49,15 +46,14 @@ class Shape:
     def start(self, end: int) -> int:
         """Position of the oldest event that is read for the event at `end`.
 
-        Direct: the last `last` events are. Recurrent: at most so many, at least half; the oldest half is dropped at
-        once when there are more. A window that moved with every event would begin each time anew, this one goes on.
+        Direct: the last `last` events are. Recurrent: at most so many and more than half of it; when there are more,
+        the oldest half goes at once. A window that moved with every event would begin anew each time, this one goes on.
         """
         if self.last is None or end <= self.last:
             return 0
         if self.block is None:
             return end - self.last
-        stride = self.block * max(1, math.ceil(self.last / 2 / self.block))
-        stride = min(stride, self.last)
+        stride = math.ceil(self.last / 2)
         return stride * math.ceil((end - self.last) / stride)
 
 

@@ -63,6 +63,7 @@ ANNOUNCED: dict[str, list[str]] = {
     "init": ["{new}"],
     "ingest": ["{store}", "{more}", "--interactions", "{events}", "--keep-images"],
     "materialize": ["{stale}", "--failed"],
+    "preferences": ["{store}", "--backend", "template"],
     "fit": ["{store}", "text", "--refit"],
     "publish": ["{store}", "--tag", "other"],
     "train": ["{store}", "--items", "id+text", "--set", "width=8"],
