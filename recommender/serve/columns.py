@@ -1,4 +1,4 @@
-"""The catalogue's columns as someone who looks at them needs them: what a filter can name, what a map can be coloured by."""
+"""The catalogue's columns for whoever looks at it: what a filter can name, and what a map can be coloured by."""
 
 from __future__ import annotations
 

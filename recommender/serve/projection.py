@@ -1,10 +1,10 @@
 """A feature's vectors laid out in two dimensions, for the map of the catalogue.
 
-`pca` is linear: the two directions in which the vectors differ most (scikit-learn's PCA). `neighbours` keeps who is near
-whom and says nothing of distances between groups: t-SNE (van der Maaten & Hinton 2008; scikit-learn's Barnes-Hut) of at
-most 2,000 landmarks, and every other item at the weighted mean of the landmarks that are nearest to its vector, so that
-a map of 100,000 items takes seconds more than one of 2,000. Both see directions only, as the search does, and give the
-same map each time.
+`pca` is linear: the two directions in which the vectors differ most (scikit-learn's PCA). `neighbours` keeps who is
+near whom and says nothing of distances between groups: t-SNE (van der Maaten & Hinton 2008; scikit-learn's Barnes-Hut)
+of at most 2,000 landmarks, and every other item at the weighted mean of the landmarks that are nearest to its vector,
+so that a map of 100,000 items takes seconds more than one of 2,000. Both see directions only, as the search does, and
+give the same map each time.
 
 A map is kept in STORE/cache/maps under the hash of the vectors it was made of: never out of date, erased by `gc` and
 `forget` as all of cache/ is. A store that may only be read keeps none.
@@ -28,7 +28,7 @@ Layout = Literal["pca", "neighbours"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 LANDMARKS = 2_000
-NEAREST = 3  # landmarks that place an item
+NEAREST = 4  # landmarks that place an item
 FITTED = 100_000  # vectors that PCA is fitted on, at most
 ROWS = 20_000  # vectors that are worked on at a time
 FEWER = 50  # dimensions that t-SNE and the search for landmarks see
@@ -114,7 +114,7 @@ def _among(rows: Float32, landmarks: Float32, places: Float32) -> Float32:
     squares = (rows**2).sum(1)[:, None] - 2 * rows @ landmarks.T + (landmarks**2).sum(1)
     near = np.argpartition(squares, NEAREST, axis=1)[:, :NEAREST]
     distance = np.maximum(np.take_along_axis(squares, near, axis=1), 1e-9)
-    weight = 1 / distance**2  # falls fast: an item between two groups belongs to the nearer one
+    weight = 1 / distance
     weight /= weight.sum(1, keepdims=True)
     return np.asarray((places[near] * weight[:, :, None]).sum(1), np.float32)
 

@@ -63,8 +63,9 @@ function drawBar() {
 
 async function nameStore() {
   try {
-    const { store } = await constant("v1/explorer");
+    const { store, ratio } = await constant("v1/explorer");
     document.getElementById("store-name").textContent = store;
+    if (ratio) document.documentElement.style.setProperty("--ratio", String(Math.min(Math.max(ratio, 0.66), 1.34)));
   } catch { /* the view says what is wrong */ }
 }
 

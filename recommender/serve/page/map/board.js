@@ -6,6 +6,7 @@ import { packed, paint } from "./painter.js";
 
 const REACH = 14; // pixels from the pointer within which a point is meant
 const STEP = 70; // pixels that an arrow key moves
+const MANY = 20_000; // points from which drawing is thrifty
 const MORPH = 700; // milliseconds from one layout to another
 
 /** pointed(at or -1, [x, y]): a point is meant, with its place on the screen. chosen(at): it was clicked or entered. */
@@ -17,9 +18,27 @@ export function board({ pointed, chosen }) {
   const element = h("div", { class: "board" }, canvas, ring, cross);
   const context = canvas.getContext("2d", { alpha: false });
   const state = { points: new Float32Array(), colours: new Uint32Array(), order: new Uint32Array(), allowed: () => true, near: () => -1, camera: null, marked: -1, meant: -1 };
-  let image = null, width = 0, height = 0, density = 1, frame = 0;
+  let image = null, width = 0, height = 0, density = 1, frame = 0, rest = 0;
 
   const draw = () => { frame ||= requestAnimationFrame(() => { frame = 0; paintNow(); }); };
+
+  /** Many points are drawn coarsely while the map moves, and finely once it rests. */
+  function move() {
+    if (state.points.length > 2 * MANY && density !== 1) {
+      clearTimeout(rest);
+      rest = setTimeout(() => { sharpen(Math.min(devicePixelRatio || 1, 2)); }, 160);
+      sharpen(1);
+    }
+    draw();
+  }
+
+  function sharpen(wanted) {
+    density = wanted;
+    canvas.width = Math.round(width * density);
+    canvas.height = Math.round(height * density);
+    image = context.createImageData(canvas.width, canvas.height);
+    paintNow();
+  }
 
   function paintNow() {
     if (!image || !state.camera) return;
@@ -27,9 +46,9 @@ export function board({ pointed, chosen }) {
     const ground = packed(style.getPropertyValue("--ground").trim());
     const n = state.points.length / 2;
     const zoom = Math.max(state.camera.scale / (Math.min(width, height) / 2), 1);
-    const radius = Math.min(Math.max((n > 20_000 ? 1.5 : n > 4_000 ? 2.2 : 3) * zoom ** 0.35, 1.3), 7) * density;
+    const radius = Math.min(Math.max((n > MANY ? 1.5 : n > 4_000 ? 2.2 : 3) * zoom ** 0.35, 1.3), 7) * density;
     const camera = { ...state.camera, scale: state.camera.scale * density };
-    paint(image, ground, { ...state, camera, radius, alpha: n > 20_000 ? 200 : 225 });
+    paint(image, ground, { ...state, camera, radius, alpha: n > MANY ? 256 : 230 });
     context.putImageData(image, 0, 0);
     place(ring, state.meant >= 0 ? state.meant : state.marked);
   }
@@ -47,13 +66,9 @@ export function board({ pointed, chosen }) {
     const box = element.getBoundingClientRect();
     if (!box.width || !box.height) return;
     const first = !width;
-    density = Math.min(devicePixelRatio || 1, 2);
     [width, height] = [box.width, box.height];
-    canvas.width = Math.round(width * density);
-    canvas.height = Math.round(height * density);
-    image = context.createImageData(canvas.width, canvas.height);
     if (first && state.points.length) fit();
-    draw();
+    sharpen(Math.min(devicePixelRatio || 1, 2));
   }
 
   function fit() { state.camera = fitting(state.points, width, height); draw(); }
@@ -92,7 +107,7 @@ export function board({ pointed, chosen }) {
     travelled += Math.hypot(x - before[0], y - before[1]);
     fingers.set(event.pointerId, [x, y]);
     if (travelled > 4) mean(-1);
-    draw();
+    move();
   });
   const lift = (event) => {
     if (!fingers.delete(event.pointerId) || event.type !== "pointerup" || travelled > 4) return;
@@ -108,7 +123,7 @@ export function board({ pointed, chosen }) {
     if (!state.camera) return;
     state.camera = zoomed(state.camera, Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), ...local(event), width, height);
     mean(-1);
-    draw();
+    move();
   }, { passive: false });
 
   const zoomBy = (factor) => { if (state.camera) { state.camera = zoomed(state.camera, factor, width / 2, height / 2, width, height); draw(); } };
@@ -151,7 +166,8 @@ export function board({ pointed, chosen }) {
         if (t === 1) { state.camera = aim; show(points); arrive(); return; }
         const between = (one, other) => one + (other - one) * share;
         state.camera = { x: between(old.x, aim.x), y: between(old.y, aim.y), scale: between(old.scale, aim.scale) };
-        show(points.map((value, at) => between(from[at], value)));
+        state.points = points.map((value, at) => between(from[at], value));
+        move();
         requestAnimationFrame(step);
       };
       requestAnimationFrame(step);
@@ -167,6 +183,6 @@ export function board({ pointed, chosen }) {
       }
       draw();
     },
-    destroy() { watch.disconnect(); document.removeEventListener("theme", draw); cancelAnimationFrame(frame); },
+    destroy() { watch.disconnect(); document.removeEventListener("theme", draw); cancelAnimationFrame(frame); clearTimeout(rest); },
   };
 }

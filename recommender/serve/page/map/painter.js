@@ -1,50 +1,46 @@
 // Draws points into the pixels of a canvas. No GPU is asked for, and 100,000 points take a few milliseconds: a disc is a
-// small table of coverages that is blended where a point lies, and points off the screen cost one comparison.
+// short list of pixels with their coverage, and points off the screen cost one comparison.
 
-/** Coverage of a disc by pixel: {size, cover}, cover[y * size + x] from 0 to 255. */
-export function disc(radius) {
-  const size = Math.ceil(radius) * 2 + 1;
-  const middle = (size - 1) / 2;
-  const cover = new Uint8Array(size * size);
-  for (let y = 0; y < size; y += 1) {
-    for (let x = 0; x < size; x += 1) {
-      const out = Math.hypot(x - middle, y - middle) - radius;
-      cover[y * size + x] = Math.round(255 * Math.min(Math.max(0.5 - out, 0), 1));
+/** The pixels of a disc: {half, rows, columns, cover}, places from its middle and coverage from 1 to 256. */
+function disc(radius) {
+  const half = Math.ceil(radius);
+  const found = [];
+  for (let y = -half; y <= half; y += 1) {
+    for (let x = -half; x <= half; x += 1) {
+      const cover = Math.round(256 * Math.min(Math.max(radius + 0.5 - Math.hypot(x, y), 0), 1));
+      if (cover) found.push([x, y, cover]);
     }
   }
-  return { size, cover };
+  return { half, columns: found.map(([x]) => x), rows: found.map(([, y]) => y), cover: Uint16Array.from(found, ([, , cover]) => cover) };
 }
 
 /**
  * Draw points on a ground. image: ImageData. points: Float32Array of x, y pairs. order: which are drawn, the last on top.
- * colours: Uint32Array, a colour for each point as `packed` gives it. alpha: 0 to 255.
+ * colours: Uint32Array, a colour for each point as `packed` gives it. alpha: 0 to 256, 256 hides what is below.
  */
 export function paint(image, ground, { points, order, colours, camera, radius, alpha }) {
   const { width, height } = image;
   const pixels = new Uint32Array(image.data.buffer);
   pixels.fill(ground);
-  const { size, cover } = disc(radius);
-  const half = (size - 1) / 2;
+  const { half, columns, rows, cover } = disc(radius);
+  const offsets = Int32Array.from(columns, (x, at) => rows[at] * width + x);
+  const shares = cover.map((one) => (one * alpha) >> 8);
+  const { x: middleX, y: middleY, scale } = camera;
+  const right = width - half, bottom = height - half;
   for (let n = 0; n < order.length; n += 1) {
     const at = order[n];
-    const left = Math.round((points[2 * at] - camera.x) * camera.scale + width / 2) - half;
-    const top = Math.round(height / 2 - (points[2 * at + 1] - camera.y) * camera.scale) - half;
-    if (left < 0 || top < 0 || left + size > width || top + size > height) continue;
-    blend(pixels, width, left, top, size, cover, colours[at], alpha);
-  }
-}
-
-function blend(pixels, width, left, top, size, cover, colour, alpha) {
-  const red = colour & 255, green = (colour >> 8) & 255, blue = (colour >> 16) & 255;
-  let from = 0;
-  for (let y = 0; y < size; y += 1) {
-    let to = (top + y) * width + left;
-    for (let x = 0; x < size; x += 1, from += 1, to += 1) {
-      const share = (cover[from] * alpha + 127) >> 8;
-      if (!share) continue;
-      const under = pixels[to];
-      const r = under & 255, g = (under >> 8) & 255, b = (under >> 16) & 255;
-      pixels[to] = 0xff000000 | ((b + (((blue - b) * share) >> 8)) << 16) | ((g + (((green - g) * share) >> 8)) << 8) | (r + (((red - r) * share) >> 8));
+    const x = Math.round((points[2 * at] - middleX) * scale + width / 2);
+    const y = Math.round(height / 2 - (points[2 * at + 1] - middleY) * scale);
+    if (x < half || y < half || x >= right || y >= bottom) continue;
+    const place = y * width + x;
+    const colour = colours[at], redBlue = colour & 0xff00ff, green = colour & 0xff00;
+    for (let part = 0; part < offsets.length; part += 1) {
+      const pixel = place + offsets[part], share = shares[part];
+      if (share === 256) { pixels[pixel] = colour; continue; }
+      const under = pixels[pixel], rest = 256 - share;
+      // red and blue in one multiplication: neither can run over into the other
+      pixels[pixel] = 0xff000000 | (((under & 0xff00ff) * rest + redBlue * share) >>> 8) & 0xff00ff
+        | (((under & 0xff00) * rest + green * share) >>> 8) & 0xff00;
     }
   }
 }

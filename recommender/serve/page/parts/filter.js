@@ -41,7 +41,7 @@ export function filter(changed) {
     check(box.value.trim());
   };
   columns().then((found) => {
-    box.placeholder = found[0]?.example ?? "";
+    box.placeholder = found.slice(0, 2).map((column) => column.example).join(" AND ");
     fill(hints, found.slice(0, 8).map((column) =>
       h("button", { class: "hint", type: "button", title: `Add: ${column.example}`, on: { click: () => insert(column.example) } }, column.name)));
   }, () => { /* the columns are a help only */ });
@@ -60,8 +60,9 @@ export function filter(changed) {
 
 /** Columns with a condition that can be written of each. */
 export async function columns() {
-  const { columns: found } = await constant("v1/columns");
-  return found.map((column) => ({ ...column, example: example(column) }));
+  const { columns: found } = await constant("v1/explorer");
+  const telling = found.filter((column) => column.grouped || column.kind !== "text");
+  return [...telling, ...found.filter((column) => !telling.includes(column))].map((column) => ({ ...column, example: example(column) }));
 }
 
 const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
@@ -72,5 +73,5 @@ function example({ name, kind, common, least, greatest }) {
   if (kind === "yes or no") return `${named(name)} = true`;
   if (kind === "list") return `contains(${named(name)}, ${quoted(common[0] ?? "")})`;
   if (kind === "time") return `${named(name)} IS NOT NULL`;
-  return common.length ? `${named(name)} LIKE ${quoted(`%${common[0]}%`)}` : `${named(name)} IS NOT NULL`;
+  return `${named(name)} ILIKE ${quoted(`%${common[0] ?? "word"}%`)}`;
 }

@@ -1,14 +1,14 @@
 // The panel beside the results: weights, mode, filter, diversity, how many.
 import { fresh, h, icon } from "../lib/dom.js";
-import { GREATEST_K } from "../lib/query.js";
+import { GREATEST_K, isAsked } from "../lib/query.js";
 import { filter } from "./filter.js";
 import { weights } from "./weights.js";
 
 const MODES = [["vector", "Meaning"], ["keyword", "Words"], ["hybrid", "Both"]];
 
-/** changed(part of a query, done). Returns {element, set(query), used(features), wrong}. */
+/** features: as the service tells of them. changed(part of a query, done). Returns {element, set(query), used(query, weights), wrong}. */
 export function tuning(features, changed) {
-  const sliders = weights(features, (asked, done) => changed({ weights: asked }, done));
+  const sliders = weights(features.map((one) => one.name), (asked, done) => changed({ weights: asked }, done));
   const where = filter((text) => changed({ where: text, page: 0 }, true));
   const mode = segments("Words are looked for by", MODES, (value) => changed({ mode: value }, true));
   const diversity = range("Variety", { max: 1, step: 0.05, told: (value) => (value ? value.toFixed(2) : "off") },
@@ -17,20 +17,27 @@ export function tuning(features, changed) {
   const element = h("details", { class: "tuning panel" },
     h("summary", {}, icon("tune"), "Tune"),
     h("div", { class: "stack" }, sliders.element, mode.element, where.element, diversity.element, number.element));
+  /** A feature can be asked with items, and with words or a picture where its model reads such. */
+  const able = (query) => (name) => {
+    if (query.like.length || !(query.q.trim() || query.picture)) return true;
+    const { asked_by: by } = features.find((one) => one.name === name);
+    return (Boolean(query.q.trim()) && by.includes("text")) || (Boolean(query.picture) && by.includes("picture"));
+  };
   const wide = matchMedia("(min-width: 901px)");
   element.open = wide.matches;
   wide.addEventListener("change", () => { element.open = wide.matches; });
   return {
     element, wrong: sliders.wrong,
     set(query) {
-      sliders.set(query.weights);
+      sliders.set(query.weights, undefined, able(query));
       where.set(query.where);
       mode.set(query.mode);
       mode.element.hidden = !query.q.trim();
+      for (const one of [sliders, diversity, number]) one.element.hidden = !isAsked(query);
       diversity.set(query.diversity);
       number.set(query.k);
     },
-    used: (query, found) => sliders.set(query.weights, found),
+    used: (query, found) => sliders.set(query.weights, found, able(query)),
   };
 }
 

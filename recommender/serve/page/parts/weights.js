@@ -22,12 +22,13 @@ export function weights(features, changed) {
     h("legend", { class: "label" }, h("span", {}, "Compare by"), automatic), rows.map((row) => row.element), wrong);
   return {
     element, wrong,
-    set(weightsAsked, featuresUsed) {
+    /** able: whether a feature can read what is asked. */
+    set(weightsAsked, featuresUsed, able = () => true) {
       asked = weightsAsked;
       used = featuresUsed ?? used;
       automatic.hidden = asked === null;
       const shown = asked ?? used;
-      features.forEach((name, at) => rows[at].set(shown[name] ?? 0));
+      features.forEach((name, at) => rows[at].set(shown[name] ?? 0, able(name) || Boolean(asked?.[name])));
     },
   };
 }
@@ -45,6 +46,10 @@ function slider(name, hue, moved) {
   return {
     element: h("div", { class: "weight" },
       h("span", { class: "label" }, h("span", { class: "dot", style: { "--hue": hue } }), name, output), input),
-    set: (value) => { if (document.activeElement !== input || Number(input.value) !== value) show(value); },
+    set(value, able) {
+      if (document.activeElement !== input || Number(input.value) !== value) show(value);
+      input.disabled = !able;
+      if (!able) output.textContent = "cannot be asked so";
+    },
   };
 }

@@ -11,6 +11,7 @@ import { tree } from "../parts/tree.js";
 import { hueOf } from "../parts/weights.js";
 
 const NEAR = 12;
+const FOLDED = 700; // from which it is folded
 const LONG = 90; // letters from which a text is a paragraph
 
 export function create() {
@@ -38,9 +39,22 @@ function top(item) {
         h("a", { class: "button", href: link("compare", "", { like: item.id }) }, icon("compare"), "Compare features"),
         h("a", { class: "button", href: link("map", "", { item: item.id }) }, icon("map"), "On the map")),
       short.length > 0 && h("dl", { class: "columns" }, short.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, shown(value).replaceAll("|", ", "))))),
-      long.map(([name, value]) => h("section", { class: "words" }, h("h2", {}, name), h("p", {}, shown(value)))),
+      long.map(([name, value]) => h("section", { class: "words" }, h("h2", {}, name), paragraph(shown(value)))),
       descriptions.length > 0 && h("section", { class: "words" }, h("h2", {}, "What models wrote of it"),
         h("dl", { class: "said" }, descriptions.map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])))));
+}
+
+/** A text of many lines shows its beginning, and all of it when asked. */
+function paragraph(text) {
+  const words = h("p", {}, text);
+  if (text.length < FOLDED) return words;
+  words.classList.add("folded");
+  const more = h("button", { class: "plain", type: "button", "aria-expanded": "false", on: { click: () => {
+    const open = words.classList.toggle("folded");
+    more.textContent = open ? "Read all of it" : "Less";
+    more.setAttribute("aria-expanded", String(!open));
+  } } }, "Read all of it");
+  return [words, more];
 }
 
 const isLong = (value) => typeof value === "string" && value.length > LONG;

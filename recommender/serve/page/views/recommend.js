@@ -117,7 +117,7 @@ export function create() {
   return {
     element: h("div", { class: "stack" },
       h("div", { class: "ask-user" }, users.element),
-      h("div", { class: "split wide-aside" }, h("aside", { class: "stack aside", "aria-label": "History and options" }, h("div", { class: "panel" }, more), past), results)),
+      h("div", { class: "split wide-aside" }, h("aside", { class: "stack aside", "aria-label": "History and options" }, past, h("div", { class: "panel" }, more)), results)),
     update,
     destroy() { asking.abort(); },
   };

@@ -16,6 +16,7 @@ const PAGE = 48;
 
 export function create() {
   let query = null;
+  let name = ""; // of the one item that is asked for
   let panel = null;
   let features = [];
   let asking = new AbortController();
@@ -35,8 +36,9 @@ export function create() {
 
   async function prepare() {
     const about = await constant("v1/features");
-    features = about.features.filter((feature) => feature.searchable).map((feature) => feature.name);
-    panel = tuning(features, (part, done) => {
+    const searchable = about.features.filter((feature) => feature.searchable);
+    features = searchable.map((feature) => feature.name);
+    panel = tuning(searchable, (part, done) => {
       whileMoving.cancel();
       if (done) change(part);
       else whileMoving(part);
@@ -52,16 +54,19 @@ export function create() {
     query = fromParams(route.params);
     bar.set(query.q);
     panel.set(query);
+    const named = query.like.length === 1 ? itemOf(query.like[0]).then((item) => { name = item.title || item.id; }, () => { name = ""; }) : null;
     drawChips();
-    document.title = `${titleOf(query) || "Catalogue"} · Dualview`;
-    asking.abort();
+        asking.abort();
     asking = new AbortController();
     const { signal } = asking;
     if (before && JSON.stringify(toParams(before)) !== JSON.stringify(toParams(query))) results.classList.add("waiting");
     fill(panel.wrong);
     try {
       const drawn = isAsked(query) ? await answered(signal) : await catalogue(signal);
-      fill(results, drawn);
+      await named;
+      if (signal.aborted) return;
+      fill(results, drawn());
+      document.title = `${titleOf(query, name) || "Catalogue"} · Dualview`;
     } catch (error) {
       if (isCancelled(error)) return;
       if (ofWeights(error)) fill(panel.wrong, wrong(error));
@@ -73,21 +78,21 @@ export function create() {
   async function answered(signal) {
     const picture = query.picture && dropped(query.picture);
     if (query.picture && !picture) {
-      return nothing("The picture is not here", "This address asks with a picture that was dropped on another page. Drop it here, or ask without it.",
+      return () => nothing("The picture is not here", "This address asks with a picture that was dropped on another page. Drop it here, or ask without it.",
         { sign: "picture", action: h("a", { class: "button", href: toLink({ ...query, picture: null }) }, "Ask without it") });
     }
     const answer = readAnswer(picture ? await byPicture(picture.file, signal) : await post("v1/similar", toBody(query), signal));
     panel.used(query, answer.used);
     if (!answer.items.length) {
       announce("No items");
-      return [head(answer), nothing("Nothing found", answer.notes.join(" ") || "No item answers this.", {
+      return () => [head(answer), nothing("Nothing found", answer.notes.join(" ") || "No item answers this.", {
         action: query.where && h("button", { class: "button", type: "button", on: { click: () => change({ where: "" }) } }, "Without the filter") })];
     }
     announce(`${answer.items.length} items`);
     const cards = answer.items.map((item, at) => card(item, {
       badge: { text: String(at + 1) }, parts: partsOf(item, features), like: side("like"), unlike: side("unlike"),
     }));
-    return [head(answer), grid(cards, { label: "Results" })];
+    return () => [head(answer), grid(cards, { label: "Results" })];
   }
 
   function byPicture(file, signal) {
@@ -98,7 +103,7 @@ export function create() {
   }
 
   const head = (answer) => h("div", { class: "view-head" },
-    h("h1", {}, titleOf(query)),
+    h("h1", {}, titleOf(query, name)),
     h("div", { class: "row push" },
       query.like.length === 1 && h("a", { class: "button slim", href: link("item", query.like[0]) }, "Details"),
       !query.picture && h("a", { class: "button slim", href: link("compare", "", { like: query.like, q: query.q, where: query.where }) }, icon("compare"), "Compare")),
@@ -108,10 +113,10 @@ export function create() {
   async function catalogue(signal) {
     const found = await get("v1/items", { where: query.where.trim(), offset: query.page * PAGE, limit: PAGE }, signal);
     panel.used(query, {});
-    if (!found.items.length) return nothing(query.where ? "No item satisfies the filter" : "The catalogue is empty", query.where ? "Widen it, or take it away." : "Ingest items, then publish a release.");
+    if (!found.items.length) return () => nothing(query.where ? "No item satisfies the filter" : "The catalogue is empty", query.where ? "Widen it, or take it away." : "Ingest items, then publish a release.");
     const cards = found.items.map((item) => card(item, { like: side("like") }));
     const start = query.page * PAGE;
-    return [
+    return () => [
       h("div", { class: "view-head" }, h("h1", {}, "The catalogue"),
         h("button", { class: "button slim push", type: "button", on: { click: () => surprise(found.total) } }, icon("shuffle"), "Any item"),
         h("p", {}, `${count(found.total, "item")}${query.where ? " that satisfy the filter" : ""}. Search above, or choose one to see what is similar to it.`)),
@@ -164,9 +169,10 @@ function chip({ sign, name, image, kind = "", remove }) {
     h("button", { class: "icon-only", type: "button", "aria-label": "Take away", on: { click: remove } }, icon("close")));
 }
 
-function titleOf(query) {
+/** The question in words. name: of the item, where it is one. */
+function titleOf(query, name) {
   const words = query.q.trim() && `“${query.q.trim()}”`;
-  const items = query.like.length && `like ${count(query.like.length, "item")}`;
+  const items = query.like.length > 0 && `like ${query.like.length === 1 && name ? name : count(query.like.length, "item")}`;
   const named = [words, query.picture && "like the picture", items].filter(Boolean).join(", ");
   const less = query.unlike.length ? `, not like ${query.unlike.length === 1 ? "another" : `${query.unlike.length} others`}` : "";
   return named && named[0].toUpperCase() + named.slice(1) + less;

@@ -1,0 +1,109 @@
+"""A small shop that is really served, and a real browser that looks at it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dualview import Store, fit
+from dualview.demo.catalogue import CatalogueSettings
+from dualview.demo.taste import TasteSettings
+from dualview.demo.truth import make_shop
+
+HOSTILE = "<img src=x onerror=\"window.hostile=1\"><script>window.hostile=1</script> & 'mug'"
+ITEMS = 140
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+STARTS_WITHIN = 60  # seconds
+
+
+def make_store(folder: Path) -> Store:
+    """A drawn shop with two runs; its first item has markup for a title, and so has one of its columns."""
+    shop = folder / "shop"
+    make_shop(shop, CatalogueSettings(items=ITEMS, seed=3, px=64, no_picture=0.1), TasteSettings(users=60))
+    with (shop / "items.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0] |= {"title": HOSTILE, "brand": "<b>bold</b>"}
+    with (shop / "items.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    store = Store.create(folder / "store", preset="offline")
+    store.ingest(shop / "items.csv", interactions=shop / "events.csv")
+    store.materialize()
+    store.publish()
+    for items in ("id", "text+image"):
+        fit(store, backbone="sasrec", items=items, epochs=1, length=20, width=16, layers=1)
+    return store
+
+
+@contextmanager
+def served(store: Path, *options: str) -> Iterator[str]:
+    """The address of a `dualview serve` process, which is ended at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "dualview", "serve", str(store), "--port", str(port), *options]
+    told = (store.parent / "serve.log").open("wb")
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with told, subprocess.Popen(command, stdout=told, stderr=subprocess.STDOUT, env=env) as process:
+        try:
+            _wait(f"http://127.0.0.1:{port}/ready", process, store.parent / "serve.log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+    raise AssertionError(f"not served: {log.read_text(encoding='utf-8')[-2000:]}")
+
+
+class Watch:
+    """What a page says and asks for. Told requests that were refused are known to the test; anything else is wrong."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.said: list[str] = []
+        self.asked: list[tuple[str, str]] = []
+        self.address = address
+        page.on("console", lambda message: self._said(message.type, message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.asked.append((request.method, request.url)))
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
+            self.said.append(text)
+
+    def check(self) -> None:
+        """No error of the page, and no request that left the host."""
+        assert self.said == []
+        own = re.compile(rf"{re.escape(self.address)}/|blob:{re.escape(self.address)}/|data:")
+        assert [url for _, url in self.asked if not own.match(url)] == []
