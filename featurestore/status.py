@@ -55,6 +55,7 @@ class StoreStatus:
     releases: int
     features: list[FeatureStatus]
     disk: dict[str, int] = field(default_factory=dict)  # bytes of each part of the store's folder
+    preferences: int = 0  # states of users' preferences, of all recipes
     pending: str | None = None  # what to tell of a verb that was begun and has not ended
 
     @property
@@ -160,7 +161,7 @@ def _scan(store: Store, reasons: dict[str, str]) -> StoreStatus:
         without = table.count_rows(f"{schema.DELETED} IS NOT TRUE AND {schema.IMAGE_SHA256} IS NULL")
     counted = {
         name: store.tables.count(name) if store.tables.exists(name) else 0
-        for name in (schema.INTERACTIONS, schema.QUARANTINE)
+        for name in (schema.INTERACTIONS, schema.QUARANTINE, schema.PREFERENCES)
     }
     found = release.names(store.root)
     definitions, locked = store.definitions, store.locked()
@@ -176,6 +177,7 @@ def _scan(store: Store, reasons: dict[str, str]) -> StoreStatus:
         release=found[-1] if found else None,
         releases=len(found),
         features=[parts[feature.name] for feature in definitions],
+        preferences=counted[schema.PREFERENCES],
     )
 
 

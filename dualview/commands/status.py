@@ -34,6 +34,8 @@ def run(
             f"{opened.root}: {status.items:,} items ({status.items_without_image:,} without image), "
             f"{status.events:,} events, {status.quarantined:,} rows set aside, release {status.release or 'none'}"
         )
+        if status.preferences:
+            console.say(f"{status.preferences:,} states of users' preferences")
         if status.pending:
             console.warn(status.pending)
         sizes = [f"{part} {console.megabytes(size)}" for part, size in status.disk.items() if size]
