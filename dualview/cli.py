@@ -43,6 +43,7 @@ from dualview.commands import (
     releases,
     rollback,
     runs,
+    serve,
     similar,
     sql,
     status,
@@ -63,7 +64,7 @@ app = typer.Typer(
 VERBS = {
     "Fill the store": [init, ingest, materialize, fit, publish],
     "Look and ask": [status, errors, doctor, sql, similar, trace, history, releases, diff],
-    "Learn and recommend": [preferences, train, runs, evaluate, audit, promote, recommend],
+    "Learn and recommend": [preferences, train, runs, evaluate, audit, promote, recommend, serve],
     "Exchange with other tools": [export, import_vectors, import_texts],
     "Keep it in order": [rollback, gc, forget],
     "Try it": [demo],

@@ -124,6 +124,15 @@ class Index:
         kept = rows[0] >= 0
         return scores[0][kept], rows[0][kept]
 
+    def search_rows(
+        self, rows: npt.ArrayLike, k: int, allowed: Bool | None = None, *, exact: bool = False
+    ) -> list[tuple[Float32, Int32]]:
+        """What `search_row` answers for each of `rows` (q,), by one search for all."""
+        chosen = np.asarray(rows, np.int64)
+        scores, found = self._answer(self.unit(chosen), k, allowed, list(chosen[:, None]), exact)
+        kept = found >= 0
+        return [(s[there], r[there]) for s, r, there in zip(scores, found, kept, strict=True)]
+
     def score(self, query: npt.ArrayLike, rows: npt.ArrayLike) -> Float32:
         """Exact scores (m,) of given rows for one query (dim,), rounded as `search` rounds them."""
         chosen = np.asarray(rows, np.int64)

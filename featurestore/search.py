@@ -11,6 +11,7 @@ keeps these scores but not their order.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +110,27 @@ def nearest(
         kept = both[1][0] >= 0
         scores, rows = both[0][0][kept], both[1][0][kept]
     return scores, rows if complete else matrix.rows[rows]
+
+
+def nearest_rows(
+    release: Release, feature: str, rows: Sequence[int], *, where: str | None = None, k: int = 10
+) -> list[tuple[Float32, Int32]]:
+    """What `nearest` answers for each item of `rows`, by one search for all: cheaper than one each from eight on."""
+    check_k(k)
+    index, matrix = release.index(feature), release.matrix(feature)
+    complete = len(matrix) == release.n_items
+    allowed = None
+    if where is not None:
+        mask = release.mask(where)
+        allowed = mask if complete else mask[matrix.rows]
+    places = list(rows) if complete else [matrix.place_of(row) for row in rows]
+    if any(place < 0 for place in places):
+        raise without_vector(release, feature, next(r for r, at in zip(rows, places, strict=True) if at < 0))
+    if len(places) == 1:
+        found = [index.search_row(places[0], k, allowed)]
+    else:
+        found = index.search_rows(places, k, allowed)
+    return found if complete else [(scores, matrix.rows[at]) for scores, at in found]
 
 
 def search(release: Release, query: Query, encoder: Encoder | None = None) -> pa.Table:

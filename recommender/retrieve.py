@@ -142,6 +142,11 @@ class Retriever:
         """The run that `recommend` uses."""
         return self._ready.run
 
+    @property
+    def served(self) -> Served:
+        """The vectors that the run serves on the release."""
+        return self._ready.served
+
     @cached_property
     def log(self) -> EventLog:
         """All events of the release, those of removed items too."""

@@ -1,0 +1,50 @@
+"""The threads that work, and how many requests may wait for them.
+
+Work is done off the event loop, so that a long search delays no other request's reading and writing. Who comes when the
+queue is full is told to come again (503), so that those who wait are answered in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from recommender.serve.errors import overloaded
+
+Found = TypeVar("Found")
+
+
+class Pool:
+    """`workers` threads and at most `queue` requests that wait for one. Used from one event loop."""
+
+    def __init__(self, workers: int, queue: int) -> None:
+        self.workers = workers
+        self._most = workers + queue
+        self._threads = ThreadPoolExecutor(workers, "search")
+        self.pending = 0  # requests that wait or are worked on
+
+    def enter(self) -> None:
+        """Count a request in. Raises Refused where too many wait."""
+        if self.pending >= self._most:
+            raise overloaded(f"{self.pending} requests wait already")
+        self.pending += 1
+
+    def leave(self) -> None:
+        self.pending -= 1
+
+    async def run(self, work: Callable[[], Found]) -> Found:
+        """What `work` returns, in a thread. Raises what it raises, and Refused where too many wait."""
+        self.enter()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self.leave()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have it done, by a thread; for requests that were counted in."""
+        self._threads.submit(work)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)

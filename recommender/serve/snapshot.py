@@ -1,0 +1,207 @@
+"""One release, opened to answer: its cards, indexes, encoders, and the runs that recommend on it.
+
+What a request needs is taken from one snapshot, so that no answer mixes two releases.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurestore import release as releases
+from featurestore import spelling
+from featurestore.errors import Conflict, DualviewError, NotFound
+from featurestore.query import default_feature
+from recommender import runs
+from recommender.events import EventLog
+from recommender.retrieve import Retriever
+from recommender.serve.cards import Cards
+from recommender.serve.encoding import Encoding
+
+if TYPE_CHECKING:
+    from featurestore.release import Release
+    from featurestore.store import Store
+    from recommender.serve.settings import Settings
+
+RETRIEVERS = 3  # runs kept open beside the one that is served
+Mark = tuple[str, str, str | None]  # release, when it was made, run
+
+
+def found_run(root: Path, asked: str | None) -> str | None:
+    """The run to recommend with: the one asked for, else the promoted one, else the newest that has weights.
+
+    Raises NotFound for one that is not there.
+    """
+    if asked is not None:
+        return runs.open_run(root, asked).name
+    chosen = runs.promoted(root)
+    if chosen is not None:
+        return chosen.name
+    return next((run.name for run in runs.list_runs(root) if usable(run)), None)
+
+
+def usable(run: runs.Run) -> bool:
+    """Whether it has weights to answer with."""
+    return (run.folder / "checkpoint" / "best.safetensors").exists()
+
+
+def mark(root: Path, settings: Settings) -> Mark:
+    """What a snapshot would be made of now; another one than before calls for another snapshot."""
+    made = releases.open(root, settings.release)
+    return made.name, made.created, found_run(root, settings.run)
+
+
+class Snapshot:
+    """Opened by `open`; asked by requests, in threads. `leases` are requests that use it, `retired` that none will."""
+
+    def __init__(
+        self, root: Path, store: Store | None, release: Release, run: str | None, settings: Settings
+    ) -> None:
+        self.root, self.store, self.release, self.run = root, store, release, run
+        self.since = datetime.now(UTC).isoformat(timespec="seconds")
+        self.leases, self.retired = 0, False
+        self.notes: list[str] = []
+        self.parts: dict[str, str] = {"similar": "ready", "recommend": "loading" if run else "absent"}
+        self.parts["text"] = "loading" if store is not None else "absent"
+        self.cards = Cards(release)
+        self.encoder = None if store is None else Encoding(store, release, settings.device)
+        self._retrievers: OrderedDict[str, Retriever] = OrderedDict()
+        self._opening = threading.Lock()
+
+    @classmethod
+    def open(cls, root: Path, store: Store | None, settings: Settings) -> Snapshot:
+        """What answers by the default feature; the rest is opened by `warm`, or when asked for.
+
+        Raises NotFound, and Conflict for a release whose files are not all there.
+        """
+        release = releases.open(root, settings.release)
+        if damaged := release.verify(content=False):
+            raise Conflict(
+                f"{len(damaged)} files of release {release.name} are gone or have another size",
+                remedy=f"make them again: dualview publish {root} --rebuild {release.name}",
+            )
+        snapshot = cls(root, store, release, found_run(root, settings.run), settings)
+        if len(release.ids):
+            release.row_of(str(release.ids[0]))
+        with suppress(NotFound):  # a release without vectors is still a catalogue
+            snapshot.open_feature(default_feature(release))
+        return snapshot
+
+    @property
+    def mark(self) -> Mark:
+        return self.release.name, self.release.created, self.run
+
+    def _open_features(self) -> None:
+        for name in self.release.searchable:
+            self.open_feature(name)
+
+    def open_feature(self, name: str) -> None:
+        self.release.index(name)
+        self.release.matrix(name)
+
+    def warm(self) -> None:
+        """Open all that answers may need: every index, the run, the log, an encoder of texts.
+
+        Never raises a refusal: what cannot be opened is "failed" in `parts`, with a note.
+        """
+        self._part("similar", self._open_features)
+        if self.run is not None:
+            self._part("recommend", lambda: self.retriever().run)
+        encoder = self.encoder
+        if encoder is not None and not (fitting := encoder.fitting(of_text=True)):
+            self.parts["text"] = "absent"
+        elif encoder is not None:
+            self._part("text", lambda: encoder.load(fitting[0]))
+        with suppress(DualviewError):
+            self.log.offsets  # noqa: B018  # opened now, used later
+
+    def _part(self, name: str, load: Callable[[], object]) -> None:
+        try:
+            load()
+            self.parts[name] = "ready"
+        except DualviewError as error:
+            self.parts[name] = "failed"
+            self.notes.append(f"{name}: {error.message}".replace(str(self.root), "STORE"))
+
+    def retriever(self, run: str | None = None) -> Retriever:
+        """The retriever of a run, opened; without a name that of the run which is served. Raises NotFound, BadInput."""
+        name = run or self.run
+        if name is None:
+            raise NotFound(
+                "there is no run to recommend with", remedy=f"train one: dualview train {self.root}"
+            )
+        with self._opening:
+            kept = self._retrievers.get(name)
+            if kept is None:
+                asked = runs.open_run(self.root, name)
+                if not usable(asked):
+                    raise NotFound(f"run {name} has no weights yet", remedy="ask again when it has trained")
+                kept = Retriever(self.root, self.release, name)
+                kept.run  # noqa: B018  # opened here, under the lock
+                self._retrievers[name] = kept
+            self._retrievers.move_to_end(name)
+            while len(self._retrievers) > RETRIEVERS + 1:
+                oldest = next(each for each in self._retrievers if each != self.run)
+                del self._retrievers[oldest]
+            return kept
+
+    @cached_property
+    def log(self) -> EventLog:
+        """The log of the release, by user."""
+        return EventLog.from_table(self.release.events())
+
+    def events_of(self, user: str) -> slice:
+        """Where a user's events stand in `log`. Raises NotFound."""
+        log = self.log
+        at = int(np.searchsorted(log.user_ids, user))
+        if at == log.n_users or str(log.user_ids[at]) != user:
+            raise NotFound(
+                f"no events of a user '{user}' in release {self.release.name}",
+                remedy="check the id, or give a history of item ids",
+            )
+        return slice(int(log.offsets[at]), int(log.offsets[at + 1]))
+
+    def users_from(self, prefix: str) -> tuple[int, int]:
+        """The users whose ids begin so: places of the first and behind the last."""
+        names = self.log.user_ids
+        first = int(np.searchsorted(names, prefix))
+        return first, int(np.searchsorted(names, prefix + chr(0x10FFFF))) if prefix else len(names)
+
+    def row(self, item_id: str) -> int | None:
+        """The item's row, None where the release does not have it."""
+        found = spelling.place(self.release.ids, item_id)
+        return found if found >= 0 else None
+
+    def titles(self, ids: Iterable[str]) -> dict[str, str | None]:
+        """The title of each id; None where it has none, or left the catalogue."""
+        rows = {each: self.row(each) for each in ids}
+        there = {each: row for each, row in rows.items() if row is not None}
+        cards = dict(zip(there, self.cards.of(there.values()), strict=True))
+        return {each: cards[each]["title"] if each in cards else None for each in rows}
+
+    def index_facts(self, names: Any, *, exact: bool = False) -> list[dict[str, Any]]:
+        """How neighbours are found by each feature, and the recall that was measured."""
+        return [self._index_facts(name, exact) for name in names]
+
+    def _index_facts(self, name: str, exact: bool) -> dict[str, Any]:
+        facts = self.release.facts(name)["index"]
+        sure = exact or facts.get("exact", True)
+        return {
+            "feature": name,
+            "kind": facts.get("kind", "exact"),
+            "exact": sure,
+            "recall": 1.0 if sure else facts.get("recall"),
+        }
+
+    def close(self) -> None:
+        """Let go of what it opened. A release's cache of masks holds the release, and would keep it."""
+        vars(self.release).pop("mask", None)
+        self._retrievers.clear()
