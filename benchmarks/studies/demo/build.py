@@ -2,8 +2,7 @@
 
 python -m benchmarks.studies.demo.build benchmarks/out/study-demo
 
-The shop is that of `make demo` at half its products and two thirds of its customers, so that a cell takes half a minute
-or so on one core; more products come late, so that enough customers of the last days take one that training never saw.
+The shop is drawn as that of `make demo`, with half its products, so that a cell takes half a minute or so on one core.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from featurestore import files
 from featurestore.errors import Conflict
 
 HERE = Path(__file__).parent
-CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20)
-TASTE = TasteSettings(users=2000)
+CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20, seed=1)
+TASTE = TasteSettings(users=3000)
 KNOWING = {"style and theme": (STYLE, THEME), "theme": (THEME,), "style": (STYLE,), "neither": ()}
 
 
