@@ -19,7 +19,7 @@ def run(store: ServedPath, json: AsJson = False) -> None:
         None,
         ["run", "release", "epochs", "best at", "valid", "test", "test HR", "valid AUC", "promoted"],
         [[value for name, value in row.items() if name != "kind"] for row in rows],
-        note="valid and test are NDCG@10, test HR is HR@10; valid AUC is what fine-tuned yes/no models are chosen by",
+        note="valid and test are NDCG@10, test HR is HR@10; valid AUC is of fine-tuned yes/no models",
     )
     if not rows:
         console.say(f"no runs yet; next: dualview train {store}")

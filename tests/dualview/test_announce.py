@@ -21,6 +21,7 @@ from dualview.demo.taste import TasteSettings
 from dualview.demo.truth import make_shop
 from dualview.store import Store
 from dualview.training import fit
+from tests.ingest import tiny_vlms
 from tests.untouched import snapshot, untouched
 
 
@@ -67,6 +68,7 @@ ANNOUNCED: dict[str, list[str]] = {
     "fit": ["{store}", "text", "--refit"],
     "publish": ["{store}", "--tag", "other"],
     "train": ["{store}", "--items", "id+text", "--set", "width=8"],
+    "msr train": ["{store}", "--model", "{llm}", "--set", 'answers=["y", "n"]', "--pairs", "users=4"],
     "evaluate": ["{store}", "latest"],
     "promote": ["{store}", "latest"],
     "demo": ["{new}"],
@@ -114,6 +116,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "events": str(shop / "events.csv"),
         "item": event["item_id"],
         "user": event["user_id"],
+        "llm": str(tiny_vlms.llm()),
     }
 
 
