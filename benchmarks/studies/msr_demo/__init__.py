@@ -1,0 +1,1 @@
+"""DMESR on a drawn shop, whose truth says what pictures and words are worth; `make study-demo` runs all of it."""
