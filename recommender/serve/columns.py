@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from featurestore import schema
 from featurestore.errors import NotFound, did_you_mean
 from featurestore.release import Release
+
+if TYPE_CHECKING:
+    from featurestore.store import Store
 
 Kind = Literal["text", "number", "list", "yes or no", "time"]
 COMMON = 8  # values of a column that are named
 GROUPS = 9  # colours that can be told apart
 FEW = 200  # distinct values up to which a column of texts is one of groups, if each has several items
 JOINED = "|"  # between several values in one text, as MovieLens writes genres
+
+
+_kept: WeakKeyDictionary[Release, list[Column]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,21 @@ class Colours:
 
 
 def columns(release: Release) -> list[Column]:
-    """The columns that items have, in the catalogue's order, without ids and paths of pictures."""
-    named = [name for name in release.shown.schema.names if name not in ("item_id", "image")]
-    return [_column(name, release.catalogue[name]) for name in named]
+    """The columns that items have, in the catalogue's order, without ids and paths of pictures. Kept."""
+    if release not in _kept:
+        named = [name for name in release.shown.schema.names if name not in (schema.ITEM_ID, schema.IMAGE)]
+        _kept[release] = [_column(name, release.catalogue[name]) for name in named]
+    return _kept[release]
+
+
+def picture_ratio(store: Store | None) -> float | None:
+    """Width by height of the store's pictures, the median; None without any, or where there is only a release."""
+    if store is None or not store.tables.exists(schema.IMAGES):
+        return None
+    sizes = store.tables.read(schema.IMAGES, columns=["width", "height"])
+    ratios = np.asarray(pc.divide(sizes["width"].cast(pa.float64()), sizes["height"]))
+    ratios = ratios[np.isfinite(ratios)]
+    return round(float(np.median(ratios)), 3) if len(ratios) else None
 
 
 def colours(release: Release, name: str) -> Colours:

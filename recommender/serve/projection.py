@@ -7,13 +7,14 @@ so that a map of 100,000 items takes seconds more than one of 2,000. Both see di
 give the same map each time.
 
 A map is kept in STORE/cache/maps under the hash of the vectors it was made of: never out of date, erased by `gc` and
-`forget` as all of cache/ is. A store that may only be read keeps none.
+`forget` as all of cache/ is. Of a store that may only be read they are kept in memory, the last few.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -33,6 +34,10 @@ FITTED = 100_000  # vectors that PCA is fitted on, at most
 ROWS = 20_000  # vectors that are worked on at a time
 FEWER = 50  # dimensions that t-SNE and the search for landmarks see
 CODE = 1  # part of a kept map's name; raised when a map comes out otherwise
+
+
+REMEMBERED = 8  # maps of stores that cannot be written
+_unwritten: dict[Path, tuple[Float32, npt.NDArray[np.int32], float | None]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +61,25 @@ def catalogue_map(release: Release, feature: str, layout: Layout = "pca") -> Cat
     if feature not in release.searchable:
         release.index(feature)  # says why not
     matrix = release.matrix(feature)
+    rows = matrix.rows
     source = release.facts(feature)["files"]["values"]["derived"]
     kept = release.root / "cache" / "maps" / f"{source}-{layout}-{CODE}.npy"
     with suppress(OSError, ValueError):  # not there, or not whole
         stored = np.load(kept, allow_pickle=False)
-        if stored.shape == (len(matrix) + 1, 2):
-            return CatalogueMap(stored[1:], matrix.rows, _share(stored[0, 0]))
+        if stored.shape == (len(rows) + 1, 2):
+            return CatalogueMap(stored[1:], rows, _share(stored[0, 0]))
+    if kept in _unwritten:
+        return CatalogueMap(*_unwritten[kept])
     points, explained = project(np.asarray(matrix.values), layout)
     about = np.array([[np.nan if explained is None else explained, 0]], np.float32)
-    with suppress(OSError), files.replacing(kept) as aside, aside.open("wb") as file:
-        np.save(file, np.concatenate([about, points]), allow_pickle=False)
-    return CatalogueMap(points, matrix.rows, explained)
+    try:
+        with files.replacing(kept) as aside, aside.open("wb") as file:
+            np.save(file, np.concatenate([about, points]), allow_pickle=False)
+    except OSError:
+        if len(_unwritten) >= REMEMBERED:
+            _unwritten.pop(next(iter(_unwritten)))
+        _unwritten[kept] = points, rows, explained
+    return CatalogueMap(points, rows, explained)
 
 
 def project(vectors: Float32, layout: Layout) -> tuple[Float32, float | None]:

@@ -1,9 +1,9 @@
 // Starts the page: the bar, the keyboard, and the view that the address names.
-import { constant, forget, hasKey, setKey } from "./lib/api.js";
+import { constant, forget, openSession } from "./lib/api.js";
 import { fill, h, icon } from "./lib/dom.js";
 import { KEYS, listenKeys, setSingleKeys, singleKeys } from "./lib/keys.js";
 import { go, here, link, listen } from "./lib/router.js";
-import { failure, nothing } from "./parts/notice.js";
+import { failure, nothing, wrong } from "./parts/notice.js";
 
 const VIEWS = [
   { name: "search", label: "Search", sign: "search", load: () => import("./views/search.js") },
@@ -80,14 +80,19 @@ function help() {
 function askForKey() {
   if (document.querySelector("dialog[open]")) return;
   const field = h("input", { type: "password", id: "key", autocomplete: "off", required: true });
-  const wrongBefore = hasKey();
-  const form = h("form", { method: "dialog", class: "stack" },
-    wrongBefore && h("p", { class: "wrong" }, "The service refused that key."),
-    h("div", { class: "field" }, h("label", { class: "label", for: "key" }, "Key of this service"), field),
+  const said = h("div", { class: "slot" });
+  const form = h("form", { class: "stack" },
+    h("div", { class: "field" }, h("label", { class: "label", for: "key" }, "Key of this service"), field, said),
     h("button", { class: "button primary" }, "Use it"));
   const dialog = open("A key is needed", form);
-  form.addEventListener("submit", () => {
-    setKey(field.value.trim());
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      await openSession(field.value.trim());
+    } catch (error) {
+      fill(said, wrong(error));
+      return;
+    }
     forget();
     shown = null;
     dialog.close();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from recommender.serve.routes import catalogue, process, recommend, releases, similar, users
+from recommender.serve.routes import catalogue, explore, process, recommend, releases, similar, users
 
 ROUTERS: list[APIRouter] = [
     process.router,
@@ -13,4 +13,5 @@ ROUTERS: list[APIRouter] = [
     similar.router,
     recommend.router,
     users.router,
+    explore.router,
 ]

@@ -1,6 +1,4 @@
 // The service, as the page asks it. Addresses are relative, so that the page works under any prefix.
-import { recall, remember } from "./settings.js";
-
 /** What the service, or the way to it, refused. `remedy` says what to do next. */
 export class Refused extends Error {
   constructor({ code, message, remedy }, status = 0) {
@@ -12,18 +10,11 @@ export class Refused extends Error {
 }
 
 export const isCancelled = (error) => error?.name === "AbortError";
-export const hasKey = () => Boolean(recall("key"));
-export const setKey = (key) => remember("key", key, { session: true });
-
-function headers() {
-  const key = recall("key");
-  return key ? { Authorization: `Bearer ${key}` } : {};
-}
 
 async function reached(path, options) {
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers: { ...headers(), ...options.headers } });
+    answer = await fetch(path, options);
   } catch (error) {
     if (isCancelled(error)) throw error;
     throw new Refused({
@@ -36,7 +27,7 @@ async function reached(path, options) {
   let said;
   try { said = (await answer.json()).error; } catch { /* not our service's words */ }
   said ??= { code: "unknown", message: `The service answered ${answer.status}.`, remedy: "Look at the service's log." };
-  if (answer.status === 401) dispatchEvent(new Event("needs-key"));
+  if (answer.status === 401 && path !== SESSION) dispatchEvent(new Event("needs-key"));
   throw new Refused(said, answer.status);
 }
 
@@ -57,10 +48,9 @@ export async function post(path, body, signal) {
   return answer.json();
 }
 
-/** The bytes of a GET, for pictures that need a key. */
-export async function blob(path) {
-  return (await reached(path, {})).blob();
-}
+const SESSION = "v1/session";
+/** Show the service its key. The browser then has a cookie that stands for it, and pictures come too. */
+export const openSession = (key) => reached(SESSION, { method: "POST", headers: { Authorization: `Bearer ${key}` } });
 
 const once = new Map();
 /** A GET that does not change while the page is open; a failure is asked again. */

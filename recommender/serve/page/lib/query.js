@@ -1,6 +1,7 @@
 // What is asked, as the address keeps it and as the service takes it.
 import { link } from "./router.js";
 
+// Both rankings unless one is asked for: a vector alone misses names and rare words, words alone miss what is meant.
 export const K = 24;
 export const GREATEST_K = 200;
 
@@ -18,7 +19,7 @@ export function fromParams(params) {
     unlike: params.getAll("unlike"),
     picture: params.get("picture"),
     weights: Object.keys(weights).length ? weights : null,
-    mode: ["keyword", "hybrid"].includes(params.get("mode")) ? params.get("mode") : "vector",
+    mode: ["keyword", "vector"].includes(params.get("mode")) ? params.get("mode") : "hybrid",
     where: params.get("where") ?? "",
     diversity: Math.min(Math.max(Number(params.get("diversity")) || 0, 0), 1),
     k: k >= 1 && k <= GREATEST_K ? k : K,
@@ -34,7 +35,7 @@ export function toParams(query) {
     unlike: query.unlike,
     picture: query.picture,
     f: query.weights && Object.entries(query.weights).map(([name, weight]) => `${name}:${weight}`),
-    mode: query.mode === "vector" ? null : query.mode,
+    mode: query.mode === "hybrid" ? null : query.mode,
     where: query.where,
     diversity: query.diversity || null,
     k: query.k === K ? null : query.k,

@@ -21,9 +21,19 @@ export function card(item, { href, parts, badge, like, unlike, note } = {}) {
   return h("article", { class: "card", "data-id": item.id },
     main, acts, h("p", { class: "facts" }, facts(item)), note,
     h("div", { class: "foot" },
-      typeof item.score === "number" && h("span", { class: "score", title: told(parts) }, score(item.score)),
-      parts?.length > 1 && bar(parts),
+      scored(item, parts),
+      parts?.length > 1 && !item.explain?.vector_rank && bar(parts),
       h("a", { class: "details", href: link("item", item.id), "aria-label": `Details of ${title}` }, "Details")));
+}
+
+/** The score; of two rankings that were fused, the rank in each, which says more. */
+function scored(item, parts) {
+  const { vector_rank: meaning, keyword_rank: words } = item.explain ?? {};
+  if (meaning === undefined && words === undefined) {
+    return typeof item.score === "number" && h("span", { class: "score", title: told(parts) }, score(item.score));
+  }
+  const text = [meaning && `meaning ${meaning}`, words && `words ${words}`].filter(Boolean).join(" · ");
+  return h("span", { class: "score", title: "Rank by meaning, and by words" }, text);
 }
 
 const act = (sign, label, done) =>

@@ -1,25 +1,19 @@
 // The picture of an item, and what stands for it where there is none.
-import { blob, hasKey, itemPath } from "../lib/api.js";
+import { itemPath } from "../lib/api.js";
 import { h } from "../lib/dom.js";
 import { hashed, initials } from "../lib/text.js";
 
 const HUES = 8;
 
 /** An <img>, or the drawn stand-in if the item has no picture or it cannot be had. */
-export function picture(item, { alt = "", eager = false } = {}) {
+export function picture(item, { alt = "", eager = false, large = false } = {}) {
   if (!item.picture) return blank(item);
   const image = h("img", { alt, loading: eager ? "eager" : "lazy", decoding: "async", draggable: "false" });
-  image.addEventListener("error", () => image.replaceWith(blank(item)), { once: true });
+  image.addEventListener("error", () => { // the file may be gone where the thumbnail is kept
+    image.replaceWith(large ? picture(item, { alt, eager }) : blank(item));
+  }, { once: true });
   image.addEventListener("load", () => fit(image), { once: true });
-  const address = `${itemPath(item.id)}/picture`;
-  if (hasKey()) { // an <img> sends no key
-    blob(address).then((data) => {
-      image.src = URL.createObjectURL(data);
-      image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
-    }, () => image.replaceWith(blank(item)));
-  } else {
-    image.src = address;
-  }
+  image.src = `${itemPath(item.id)}/picture${large ? "?size=original" : ""}`;
   return image;
 }
 

@@ -4,13 +4,13 @@ import { GREATEST_K, isAsked } from "../lib/query.js";
 import { filter } from "./filter.js";
 import { weights } from "./weights.js";
 
-const MODES = [["vector", "Meaning"], ["keyword", "Words"], ["hybrid", "Both"]];
+const MODES = [["hybrid", "Both"], ["vector", "Meaning"], ["keyword", "Words"]];
 
 /** features: as the service tells of them. changed(part of a query, done). Returns {element, set(query), used(query, weights), wrong}. */
 export function tuning(features, changed) {
   const sliders = weights(features.map((one) => one.name), (asked, done) => changed({ weights: asked }, done));
   const where = filter((text) => changed({ where: text, page: 0 }, true));
-  const mode = segments("Words are looked for by", MODES, (value) => changed({ mode: value }, true));
+  const mode = segments("Search by", MODES, (value) => changed({ mode: value }, true));
   const diversity = range("Variety", { max: 1, step: 0.05, told: (value) => (value ? value.toFixed(2) : "off") },
     (value, done) => changed({ diversity: value }, done));
   const number = range("Results", { min: 4, max: GREATEST_K, step: 4, told: String }, (value, done) => changed({ k: value }, done));

@@ -31,7 +31,7 @@ function top(item) {
   const short = attributes.filter(([, value]) => !isLong(value) && value !== null && value !== "");
   const descriptions = Object.entries(item.texts);
   return h("div", { class: "item-top" },
-    h("div", { class: "item-picture" }, h("div", { class: "frame" }, picture(item, { alt: item.title ?? "", eager: true }))),
+    h("div", { class: "item-picture" }, h("div", { class: "frame" }, picture(item, { alt: item.title ?? "", eager: true, large: true }))),
     h("div", { class: "stack" },
       h("div", {}, h("p", { class: "told mono" }, item.id), h("h1", {}, item.title || item.id)),
       h("div", { class: "row" },

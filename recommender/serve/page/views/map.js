@@ -1,5 +1,5 @@
 // The catalogue as a map: near each other is what a feature holds for alike.
-import { constant, isCancelled, item as itemOf } from "../lib/api.js";
+import { Refused, constant, isCancelled, item as itemOf } from "../lib/api.js";
 import { announce, debounced, fill, fresh, h, icon } from "../lib/dom.js";
 import { go, link } from "../lib/router.js";
 import { grouped, shown } from "../lib/text.js";
@@ -92,6 +92,7 @@ export function create() {
       const by = asked.colour && asked.colour !== "none" ? asked.colour : null;
       const answer = by && await constant(`v1/map/${encodeURIComponent(drawn.feature)}/colours`, { by });
       if (mine !== turn) return;
+      if (answer && answer.release !== drawn.shown.release) throw new Refused({ code: "conflict", message: "Another release was published.", remedy: "Load the page again." });
       told = answer;
       only = null;
       drawn.colours = wanted;

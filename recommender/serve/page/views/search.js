@@ -98,7 +98,7 @@ export function create() {
   function byPicture(file, signal) {
     const form = new FormData();
     form.append("image", file);
-    form.append("query", JSON.stringify(toBody(query, { pictured: true })));
+    form.append("options", JSON.stringify(toBody(query, { pictured: true })));
     return post("v1/similar/image", form, signal);
   }
 

@@ -72,7 +72,7 @@ function current(status) {
 
 function drawReleases({ current: now, releases }) {
   if (!releases.length) return h("p", { class: "told" }, "Nothing was published.");
-  return table(["Release", "Made", "Items", "Events", ""], [...releases].reverse().map((one) => [
+  return table(["Release", "Made", "Items", "Events", ""], releases.map((one) => [
     [h("b", {}, one.name), one.tag && h("span", { class: "told" }, ` ${one.tag}`)], time(one.created), grouped(one.items), grouped(one.events), one.name === now && state("answers", "good")]));
 }
 
