@@ -81,7 +81,7 @@ def test_each_step_reads_a_block_and_the_text_before_it(store: Store, teller: Te
         for each in ((0, 1, 2), (3, 4, 5))
     ]
     assert listed[0] in first
-    assert "This was known" not in first
+    assert "preference so far:" not in first
     assert listed[1] in second
     assert f"so far: {answer_to(first).text}\n" in second
     assert f"so far: {answer_to(second).text}\n" in third
@@ -271,7 +271,7 @@ def test_what_says_nothing_of_its_items_is_passed_over(store: Store, teller: Tel
     next_day(store, items=empty.set_column(1, "title", blank).set_column(2, "blurb", blank))
     report = make(store, users=["u0"], points=["now"])
     assert (report.no_input, report.ok) == (1, 2)
-    assert "This was known" not in asked(teller)[0]
+    assert "preference so far:" not in asked(teller)[0]
 
 
 # ---- what was paid for is kept
