@@ -11,8 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from starlette.exceptions import HTTPException
+
 from featurestore.errors import DualviewError
 from recommender.serve.errors import Refused, answer_to, response, status_of
+from recommender.serve.settings import JSON_BYTES
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -136,8 +139,6 @@ class _Exchange:
     def _most(self) -> int:
         """Bytes that the body of this request may have."""
         kind = self.headers.get(b"content-type", b"")
-        from recommender.serve.settings import JSON_BYTES
-
         return self.settings.max_body + JSON_ROOM if kind.startswith(b"multipart/") else JSON_BYTES
 
     def _too_large(self) -> Refused:
@@ -149,8 +150,10 @@ class _Exchange:
         message = await self._receive()
         if message["type"] == "http.request":
             self.read += len(message.get("body", b""))
-            if self.read > self._most():
-                raise self._too_large()
+            if (
+                self.read > self._most()
+            ):  # of this kind, since FastAPI takes any other for a body that is no JSON
+                raise HTTPException(413, self._too_large().message)
         return message
 
     async def send(self, message: Message) -> None:
