@@ -127,6 +127,9 @@ def run(
         console.say(f"{len(left):,} of {len(chosen):,} cells would be done; nothing was written")
         return
     console.say(f"{read.name}: {len(left):,} of {len(chosen):,} cells to do")
+    if left:
+        with console.Progress() as progress:
+            read.prepare(device, progress)
     known = {cell.name: cell for cell in chosen}
     ended: list[Outcome] = []
 
@@ -187,15 +190,25 @@ def report(
         else:
             console.say(f"{len(found):,} of {every:,} cells would be reported in {out}; nothing was written")
         return
-    from recommender.study import report as reporting
-
-    written = reporting.write(read, found, out)
+    written = _write(read, found, out)
     if json:
         console.as_json(
             {"study": read.name, "done": len(found), "cells": every, "files": [str(p) for p in written]}
         )
     else:
         console.say(f"{len(found):,} of {every:,} cells: {', '.join(str(path) for path in written)}")
+
+
+def _write(study: Study, found: list[dict[str, Any]], out: Path) -> list[Path]:
+    from recommender.msr.study.grid import MsrStudy
+
+    if isinstance(study, MsrStudy):
+        from recommender.msr.study import report as of_msr
+
+        return of_msr.write(study, found, out)
+    from recommender.study import report as of_towers
+
+    return of_towers.write(study, found, out)
 
 
 def _chosen(
@@ -229,7 +242,7 @@ def _line(outcome: Outcome, cell: Cell) -> str:
     part = "valid" if record["test"] is None else "test"
     best = f", best epoch {record['best_epoch']} of {record['epochs']}" if record["best_epoch"] else ""
     return (
-        f"{outcome.cell}: {part} NDCG@10 {record[part]['metrics']['NDCG@10']:.4f}{best}, "
+        f"{outcome.cell}: {part} {cell.shown} {record[part]['metrics'][cell.shown]:.4f}{best}, "
         f"{console.duration(outcome.seconds)}"
     )
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from featurestore import files
 from featurestore.errors import BadInput, Conflict, did_you_mean
 from recommender.config import Config
+
+if TYPE_CHECKING:
+    from recommender.study.state import Sources
+    from recommender.study.work import Work
 
 # options of what is held out, and how it is ranked
 PROTOCOL = ("split", "hide_items", "hide_seed", "repeat", "k_core")
@@ -45,6 +49,9 @@ class Cell:
     shuffle: tuple[str, ...]
     folder: Path
 
+    kind: ClassVar[str] = "sequential"  # of its study
+    shown: ClassVar[str] = "NDCG@10"  # the figure that a line about it shows
+
     @property
     def baseline(self) -> bool:
         return self.tower is None
@@ -60,6 +67,23 @@ class Cell:
         """All that decides the result besides the data; of a baseline, what is held out and how it is ranked."""
         every = self.config.model_dump(mode="json")
         return {name: every[name] for name in PROTOCOL} if self.baseline else every
+
+    @property
+    def told_options(self) -> dict[str, Any]:
+        """The options that are not their defaults, without the axes."""
+        found = {k: v for k, v in self.options.items() if v != DEFAULTS[k] and k not in ("backbone", "seed")}
+        return found | ({SHUFFLE: list(self.shuffle)} if self.shuffle else {})
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features of the release that it reads."""
+        return self.config.features
+
+    def worker(self, out: Path, sources: Sources, device: str, told: Callable[[str], None]) -> Work:
+        """What does it; see `work.work`."""
+        from recommender.study.work import Work
+
+        return Work(self, out, sources, device, told)
 
     @property
     def config_hash(self) -> str:
@@ -133,6 +157,8 @@ class Study:
     folder: Path
     grid: tuple[Cell, ...] = field(repr=False)
 
+    kind: ClassVar[str] = "sequential"
+
     @classmethod
     def read(cls, path: str | Path, *, cells: str | Path | None = None) -> Study:
         """Read and check a study.toml. cells: folder of the records, by default `cells` beside it.
@@ -143,7 +169,20 @@ class Study:
         from recommender.study.reading import Reader
 
         path = Path(path)
-        return Reader(Document(path), Path(cells) if cells is not None else path.parent / "cells").study()
+        document, folder = Document(path), Path(cells) if cells is not None else path.parent / "cells"
+        kind = document.tables.get("kind", cls.kind)
+        if kind == "msr":
+            from recommender.msr.study.reading import MsrReader
+
+            return MsrReader(document, folder).study()
+        if kind != "sequential":
+            remedy = did_you_mean(str(kind), ("sequential", "msr"))
+            raise document.refusal(f"unknown kind '{kind}'", "kind", remedy=remedy)
+        return Reader(document, folder).study()
+
+    def prepare(self, device: str = "auto", progress: Any = None) -> list[dict[str, Any]]:
+        """Make what cells read and a release does not hold; one report for each thing that was made."""
+        return []
 
     def cells(self) -> list[Cell]:
         """All cells: data set by data set, in each the baselines, then seed by seed."""

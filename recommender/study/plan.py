@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurestore.errors import NotFound
-from recommender.study.grid import DEFAULTS, Cell
+from recommender.study.grid import Cell
 from recommender.study.state import Sources, State, judge
 
 
@@ -28,10 +28,7 @@ class Planned:
     @property
     def options(self) -> dict[str, Any]:
         """The options that are not their defaults, without the axes."""
-        found = {
-            k: v for k, v in self.cell.options.items() if v != DEFAULTS[k] and k not in ("backbone", "seed")
-        }
-        return found | ({"shuffle": list(self.cell.shuffle)} if self.cell.shuffle else {})
+        return self.cell.told_options
 
     def to_dict(self) -> dict[str, Any]:
         cell = self.cell
@@ -97,7 +94,7 @@ def _guess(one: Planned, kinds: Sequence[dict[tuple[Any, ...], float]]) -> float
 def _problem(cell: Cell, sources: Sources) -> str | None:
     try:
         sources.release(cell.data)
-        sources.features(cell.data, cell.config.features)
+        sources.features(cell.data, cell.features)
     except NotFound as error:
         return f"{error.message}; {error.remedy}" if error.remedy else error.message
     return None

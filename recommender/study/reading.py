@@ -20,7 +20,7 @@ from recommender.study.document import Document
 from recommender.study.grid import PROTOCOL, SHUFFLE, Cell, Data, Study
 
 SETTINGS = (
-    "name", "seeds", "backbones", "baselines", "towers", "reference",
+    "kind", "name", "seeds", "backbones", "baselines", "towers", "reference",
     "data", "options", "backbone", "tower", "only", "skip",
 )  # fmt: skip
 OF_DATA = ("release", "options", "backbone", "tower")
@@ -47,7 +47,7 @@ class Reader:
         baselines = self._baselines()
         in_file = tuple(document.table("tower"))
         towers = document.names("towers", known=in_file) if "towers" in document.tables else in_file
-        seeds = self._seeds()
+        seeds = seeds_of(document)
         if not data:
             raise BadInput(
                 f"{document.path.name} names no data", remedy="add [data.NAME] with release = FOLDER"
@@ -113,13 +113,6 @@ class Reader:
                 "content_knn is of a feature", "baselines", remedy="name it, as in content_knn:text"
             )
         return self.document.names("baselines", known=(*BASELINES, *content))
-
-    def _seeds(self) -> tuple[int, ...]:
-        found = self.document.tables.get("seeds", [0])
-        whole = isinstance(found, list) and all(type(seed) is int and seed >= 0 for seed in found)
-        if not whole or len(set(found)) < len(found) or not found:
-            raise self.document.refusal("seeds must be different whole numbers from 0 up", "seeds")
-        return tuple(found)
 
     def _data(self, name: str) -> Data:
         document = self.document
@@ -243,3 +236,11 @@ def _options(table: dict[str, Any]) -> dict[str, Any]:
 
 def _meets(cell: Cell, rule: dict[str, list[Any]]) -> bool:
     return all(getattr(cell, axis) in values for axis, values in rule.items())
+
+
+def seeds_of(document: Document) -> tuple[int, ...]:
+    found = document.tables.get("seeds", [0])
+    whole = isinstance(found, list) and all(type(seed) is int and seed >= 0 for seed in found)
+    if not whole or len(set(found)) < len(found) or not found:
+        raise document.refusal("seeds must be different whole numbers from 0 up", "seeds")
+    return tuple(found)

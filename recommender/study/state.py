@@ -62,10 +62,15 @@ class Sources:
         return self._facts[data]
 
     def features(self, data: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Of each feature its recipe, and one hash of the files that hold its vectors. Raises NotFound."""
+        """Of each feature its recipe, and one hash of its vectors' files, or of its texts. Raises NotFound."""
         found = {}
         for name in names:
             facts = self.release(data).facts(name)
+            if "column" in facts:
+                told: list[str | None] = self.release(data).catalogue[facts["column"]].to_pylist()
+                texts = files.sha256_text(files.canonical_json(told))
+                found[name] = {"recipe": str(facts["recipe_id"]), "sha256": texts}
+                continue
             hashes = {part: facts["files"][part]["sha256"] for part in VECTORS if part in facts["files"]}
             sha256 = files.sha256_text(files.canonical_json(hashes))
             found[name] = {"recipe": str(facts["recipe_id"]), "sha256": sha256}

@@ -70,20 +70,20 @@ def work(
             )
         if state is State.TESTED or (state is State.TRAINED and not test):
             return None
-        _Work(cell, out, sources, device, told or (lambda line: None)).run(state, test)
+        cell.worker(out, sources, device, told or (lambda line: None)).run(state, test)
     return State.TESTED if test else State.TRAINED
 
 
-class _Work:
+class Work:
+    """One cell under way."""
+
     def __init__(
         self, cell: Cell, out: Path, sources: Sources, device: str, told: Callable[[str], None]
     ) -> None:
         self.cell, self.told, self.device, self.sources = cell, told, device, sources
         self.folder = folder_of(out, cell)
         self.release = sources.release(cell.data)
-        self.hashes = sources.features(
-            cell.data, cell.config.features
-        )  # a feature that is not there ends it here
+        self.hashes = sources.features(cell.data, cell.features)  # a feature that is not there ends it here
         from recommender import data
 
         self.split: Split = data.split_of(self.release, cell.config)
@@ -123,7 +123,7 @@ class _Work:
         found = self._evaluated(self._scorer, ("valid", "test") if test else ("valid",))
         seconds = round(time.perf_counter() - begun, 3)
         cost = _cost(0, [], None, seconds, None) | {"seconds": seconds}
-        return self._record(found, None, None, cost, _environment(), None)
+        return self._record(found, None, None, cost, environment_of_baseline(), None)
 
     # ---- a model
 
@@ -173,13 +173,7 @@ class _Work:
 
         That is right here: a record of other options, or no record, is all there is, and this was asked for.
         """
-        now = {
-            "study": self.cell.study,
-            "config": self.cell.options,
-            SHUFFLE: list(self.cell.shuffle),
-            "split_hash": self.split.hash,
-            "features": self.hashes,
-        }
+        now = self._begin_facts()
         note = self.folder / BEGUN
         if note.exists():
             then = files.read_json(note)
@@ -189,7 +183,7 @@ class _Work:
                     remedy="give each study an --out of its own",
                 )
             same = not self.cell.changed(then) and all(
-                then[part] == now[part] for part in ("split_hash", "features")
+                then.get(part) == now[part] for part in now if part not in ("config", SHUFFLE)
             )
             if same:
                 return
@@ -201,6 +195,16 @@ class _Work:
             if path.name != LOG:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         files.write_json(note, now)
+
+    def _begin_facts(self) -> dict[str, Any]:
+        """What a cell was begun with: all but its options must be the very same to go on."""
+        return {
+            "study": self.cell.study,
+            "config": self.cell.options,
+            SHUFFLE: list(self.cell.shuffle),
+            "split_hash": self.split.hash,
+            "features": self.hashes,
+        }
 
     def _open_test(self, record: dict[str, Any]) -> None:
         """The test set of a cell that was trained without: once, from its kept weights."""
@@ -321,7 +325,7 @@ def _cost(
     }
 
 
-def _environment() -> dict[str, Any]:
+def environment_of_baseline() -> dict[str, Any]:
     """Of a baseline, which needs no torch."""
     versions = {name: metadata.version(name) for name in ("numpy", "scipy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}

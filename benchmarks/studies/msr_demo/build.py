@@ -2,8 +2,8 @@
 
 python -m benchmarks.studies.msr_demo.build benchmarks/out/msr-demo
 
-FOLDER/shop holds items.csv, events.csv and pictures, as a shop would have them, and look.parquet and about.parquet:
-what a good describing model would say of each picture and of each text. No model of that kind can be run here, so they
+FOLDER/shop holds items.csv, events.csv and pictures, as a shop would have them, and about.parquet and summary.parquet:
+what a good describing model would say of each text, and of text and picture. No model of that kind can be run here, so they
 are written from the truth of the drawn shop. FOLDER/model is the language model; see `base` for what it was taught.
 """
 
@@ -29,13 +29,12 @@ TASTE = TasteSettings(users=1500, drift=0.1)
 
 
 def make_texts(shop: Path) -> list[str]:
-    """look.parquet and about.parquet; returns every text that the model may meet, for its vocabulary."""
+    """about.parquet and summary.parquet; returns every text that the model may meet, for its vocabulary."""
     items = json.loads((shop / "truth.json").read_text(encoding="utf-8"))["items"]
     ids = [row["item_id"] for row in items]
-    said = {
-        "look": [f"{row['palette']} {row['pattern']}" for row in items],
-        "about": [f"{row['theme']} {row['category']}" for row in items],
-    }
+    about = [f"{row['theme']} {row['category']}" for row in items]
+    look = [f"{row['palette']} {row['pattern']}" for row in items]
+    said = {"about": about, "summary": [f"{a}, {b}" for a, b in zip(about, look, strict=True)]}
     for name, texts in said.items():
         pq.write_table(pa.table({"item_id": ids, "text": texts}), shop / f"{name}.parquet")
     return [*PALETTE_NAMES, *PATTERNS, *THEME_NAMES, *CATEGORIES]

@@ -1,0 +1,120 @@
+"""The grid of a study of yes/no models: arms x seeds, and floors, all on the same pairs of one data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from recommender.config import Config
+from recommender.msr.config import HISTORY, MsrConfig
+from recommender.msr.pairs import PairOptions
+from recommender.msr.preferences_recipe import PreferenceOptions
+from recommender.study.grid import SHUFFLE, Cell, Study
+from recommender.study.state import Sources
+
+if TYPE_CHECKING:
+    from recommender.study.work import Work
+
+KIND = "msr"
+Of = Literal["fine-tuned", "zero-shot", "sequential", "floor"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to score candidates. options: an MsrConfig, or a Config of a sequential model.
+
+    preference: how what stands for a user is made, None for a history of titles. rates: learning rates that are tried,
+    of which validation chooses; empty: the options' own.
+    """
+
+    name: str
+    of: Of
+    options: MsrConfig | Config
+    preference: PreferenceOptions | None = None
+    rates: tuple[float, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Everything that decides what it says, besides pairs, seed and data."""
+        dumped = self.options.model_dump(mode="json", exclude={"seed"})
+        kept = {f"option.{name}": value for name, value in dumped.items()} | {"of": self.of}
+        if self.of in ("fine-tuned", "zero-shot"):
+            kept["rates"] = list(self.rates)
+            told = self.preference.model_dump(mode="json") if self.preference else {"backend": HISTORY}
+            kept |= {f"preference.{name}": value for name, value in told.items()}
+        return kept
+
+
+@dataclass(frozen=True)
+class MsrCell(Cell):
+    """An arm with a seed; zero-shot has none, floors have neither. arm: None for a floor."""
+
+    arm: Arm | None = None
+    pairs: PairOptions = field(default_factory=PairOptions)
+
+    kind: ClassVar[str] = KIND
+    shown: ClassVar[str] = "AUC"
+
+    @property
+    def of(self) -> Of:
+        return self.arm.of if self.arm is not None else "floor"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        drawn = {f"pairs.{name}": value for name, value in self.pairs.model_dump(mode="json").items()}
+        return drawn | (self.arm.facts if self.arm is not None else {"of": "floor"})
+
+    @property
+    def told_options(self) -> dict[str, Any]:
+        own = Arm("", self.of, _plain(self.arm.options)).facts if self.arm is not None else {}
+        plain = own | {
+            f"pairs.{name}": value for name, value in PairOptions().model_dump(mode="json").items()
+        }
+        return {name: value for name, value in self.options.items() if value != plain.get(name)}
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that it reads, texts among them."""
+        if self.arm is None:
+            return ()
+        names = self.arm.options.features
+        made = self.arm.preference.summary if self.arm.preference else None
+        return tuple(dict.fromkeys([*names, *([made] if made else [])]))
+
+    def changed(self, record: dict[str, Any]) -> list[str]:
+        then, now = record["config"], self.options
+        told = [
+            f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
+            for name in dict.fromkeys([*then, *now])
+            if then.get(name) != now.get(name)
+        ]
+        return [*told, *([] if record[SHUFFLE] == [] else ["it shuffled features"])]
+
+    def worker(self, out: Path, sources: Sources, device: str, told: Callable[[str], None]) -> Work:
+        from recommender.msr.study.work import MsrWork
+
+        return MsrWork(self, out, sources, device, told)
+
+
+def _plain(options: MsrConfig | Config) -> MsrConfig | Config:
+    """The same with everything at its default."""
+    return MsrConfig.of(model="") if isinstance(options, MsrConfig) else Config.of()
+
+
+@dataclass(frozen=True)
+class MsrStudy(Study):
+    """arms: by name, in the file's order. preferences: by name, as the file has them."""
+
+    arms: Mapping[str, Arm] = field(default_factory=dict)
+    preferences: Mapping[str, PreferenceOptions] = field(default_factory=dict)
+    pairs: PairOptions = field(default_factory=PairOptions)
+
+    kind: ClassVar[str] = KIND
+
+    def prepare(self, device: str = "auto", progress: Any = None) -> list[dict[str, Any]]:
+        """Make the preferences that arms read and that are not there yet; one report each."""
+        from recommender.msr.study.preparing import prepare
+
+        return prepare(self, device, progress)
