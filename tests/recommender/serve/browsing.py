@@ -104,6 +104,7 @@ class Watch:
 
     def check(self) -> None:
         """No error of the page, and no request that left the host."""
-        assert self.said == []
+        assert not self.said, self.said
         own = re.compile(rf"{re.escape(self.address)}/|blob:{re.escape(self.address)}/|data:")
-        assert [url for _, url in self.asked if not own.match(url)] == []
+        left = [url for _, url in self.asked if not own.match(url)]
+        assert not left, left

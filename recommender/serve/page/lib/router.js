@@ -21,10 +21,10 @@ export function link(view, name = "", params = {}) {
   return `#/${path}${asked ? `?${asked}` : ""}`;
 }
 
-/** Go to an address. replace: without a step that "back" would go to. */
+/** Go to an address; to the one that is shown: show it anew. replace: without a step that "back" would go to. */
 export function go(address, { replace = false } = {}) {
-  if (address === (location.hash || "#/")) return;
-  history[replace ? "replaceState" : "pushState"](null, "", address);
+  const same = address === (location.hash || "#/");
+  history[replace || same ? "replaceState" : "pushState"](null, "", address);
   dispatchEvent(new Event("route"));
 }
 
