@@ -21,6 +21,7 @@ from recommender.msr.preferences_run import plan
 from recommender.msr.preferences_show import states_of
 from recommender.splits import leave_one_out
 from tests.ingest import tiny_vlms
+from tests.ingest.faulty_endpoint import ANSWERED, serving
 from tests.recommender import tastes
 from tests.recommender.tastes import Killed, Teller, TellerMaker, answer_to, make, rows, text
 
@@ -448,7 +449,7 @@ def test_forgotten_users_and_items_are_in_no_preference(store: Store, teller: Te
     (store.root / "spool").mkdir(exist_ok=True)
     spooled = store.root / "spool" / f"{stored.TABLE}__12345678.jsonl"
     spooled.write_text("{}\n")
-    report = store.forget(users=["u2"], items=["i03"])
+    report = store.forget(users=["u2"], items=["i01"])
     assert report.rows[stored.TABLE] > 0
     assert report.answers == 1
     assert not spooled.exists()
@@ -456,14 +457,14 @@ def test_forgotten_users_and_items_are_in_no_preference(store: Store, teller: Te
     assert kept
     assert "u2" not in {row["user_id"] for row in kept}
     states = {row["state_id"] for row in kept}
-    assert all("i03" not in row["item_ids"] and row["reads"] in (None, *states) for row in kept)
+    assert all("i01" not in row["item_ids"] and row["reads"] in (None, *states) for row in kept)
     lance = b"".join(
         path.read_bytes() for path in store.tables.path(stored.TABLE).rglob("*") if path.is_file()
     )
-    assert b"i03" not in lance
+    assert b"i01" not in lance
     teller.asked.clear()
     assert make(store).error == 0
-    assert "i03" not in "".join(asked(teller))
+    assert "i01" not in "".join(asked(teller))
 
 
 def test_spooled_answers_about_users_go_with_a_user(store: Store) -> None:
@@ -484,7 +485,9 @@ def test_the_other_verbs_bear_with_preferences(store: Store, teller: Teller, tmp
     assert store.publish().name == "0001", "a release does not hold them: nothing is new"
     store.gc(old_recipes=True)
     assert rows(store) == before
-    assert make(store).computed == 0, "the prompt is still there"
+    [recipe] = stored.recipes(store.root).values()
+    assert store.artifacts.has(recipe.artifacts["prompt"])
+    assert make(store).computed == 0
     next_day(store, events=pa.table({"user_id": ["u4"], "item_id": ["i11"], "timestamp": [999]}))
     make(store)
     assert len(rows(store)) > len(before)
@@ -504,6 +507,17 @@ def test_the_other_verbs_bear_with_preferences(store: Store, teller: Teller, tmp
 @pytest.fixture(scope="module")
 def llm() -> Path:
     return tiny_vlms.llm()
+
+
+def test_an_endpoint_is_asked_over_http(store: Store) -> None:
+    (store.root / "mine.md").write_text("## user\n{preference?}\n{items}\n")
+    with serving() as server:
+        options = {"base_url": server.url, "concurrency": 2}
+        given: dict[str, Any] = {"model": "m", "prompt": "mine.md", "options": options}
+        report = make(store, "openai", users=["u0", "u1"], points=["now"], **given)
+        assert report.ok == report.states == len(server.calls) == 5
+        said = [body["messages"][0]["content"] for body in server.bodies]
+    assert sum(ANSWERED in each for each in said) == 3, "what was answered before is read"
 
 
 def test_a_text_model_answers_the_same_in_any_batch(store: Store, llm: Path, tmp_path: Path) -> None:
