@@ -16,6 +16,7 @@ from featurestore.interrupts import keeping
 if TYPE_CHECKING:
     from featurestore.carried import Carried
     from featurestore.store import Store
+    from recommender.runs import Run
 
 KINDS = {
     schema.IMAGES: "pictures",
@@ -105,9 +106,19 @@ def train(store: Store | Carried, resume: str | None, verb: str = "train") -> Ab
             if epochs
             else "no epoch is saved yet"
         )
+        if inside := _batches_inside(run):
+            saved += f", and {inside:,} batches of the next one"
         return f"{run.name}: {saved}; go on with: dualview {verb} {store.root} --resume {run.name}"
 
     return keeping(tell)
+
+
+def _batches_inside(run: Run) -> int:
+    """Batches of an unfinished epoch that its checkpoint has."""
+    from recommender import checkpoint
+
+    path = run.folder / "checkpoint" / checkpoint.LAST
+    return int(checkpoint.load(path)[1].get("place", 0)) if path.exists() else 0
 
 
 def evaluate() -> AbstractContextManager[None]:

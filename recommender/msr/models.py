@@ -89,6 +89,10 @@ def open_model(
         loaded = load(folder, config or own, device, ref)
         if not zero_shot and adapter is None:
             adapter = run.folder / lora.FOLDER
+            if not (adapter / lora.WEIGHTS).exists():
+                raise BadInput(
+                    f"run {run.name} has no adapters yet", remedy="let it train for an epoch first"
+                )
     if adapter is not None and not zero_shot:
         lora.load(loaded.model, Path(adapter))
     return loaded

@@ -118,10 +118,21 @@ class Prompt:
         how: dict[str, Any] = {"return_tensors": "pt"}
         if self.chat.sees:  # a processor takes what is for the tokenizer apart
             how = {"processor_kwargs": how}
-        found = self.chat.processor.apply_chat_template(
-            [messages], add_generation_prompt=True, tokenize=True, return_dict=True, **how
+        return dict(
+            self._template([messages], add_generation_prompt=True, tokenize=True, return_dict=True, **how)
         )
-        return dict(found)
+
+    def _template(self, chat: Any, **how: Any) -> Any:
+        """The chat as the model's template writes it. Raises BadInput where that refuses it."""
+        from jinja2 import TemplateError
+
+        try:
+            return self.chat.processor.apply_chat_template(chat, **how)
+        except TemplateError as error:
+            raise BadInput(
+                f"the model's chat template refuses a question and its answer: {error}",
+                remedy="another model, tuned to follow instructions",
+            ) from error
 
     def _picture(self, candidate: Candidate) -> Any:
         if candidate.picture is None or not self.sees:
@@ -139,9 +150,8 @@ class Prompt:
         """The id of an answer where the prompt ends, written as the chat template itself writes an answer."""
         asked = self.messages("", Candidate("", ""))
         reply: Any = [{"type": "text", "text": word}] if self.chat.sees else word
-        template = self.chat.processor.apply_chat_template
-        prompt = template(asked, add_generation_prompt=True, tokenize=False)
-        whole = template([*asked, {"role": "assistant", "content": reply}], tokenize=False)
+        prompt = self._template(asked, add_generation_prompt=True, tokenize=False)
+        whole = self._template([*asked, {"role": "assistant", "content": reply}], tokenize=False)
         rest = whole[len(prompt) :] if whole.startswith(prompt) else ""
         written = rest[: len(rest) - len(rest.lstrip())] + word if rest.lstrip().startswith(word) else word
         before, after = self._ids(prompt), self._ids(prompt + written)
