@@ -6,11 +6,21 @@ import { h, icon } from "../lib/dom.js";
 export function failure(error, { again } = {}) {
   if (!(error instanceof Refused)) console.error(error);
   const told = error instanceof Refused ? error.message : "The page made a mistake.";
-  const remedy = error instanceof Refused ? error.remedy : "Load it again; the console says more.";
+  const remedy = error instanceof Refused ? here(error.remedy) : "Load it again; the console says more.";
   return h("div", { class: "notice error", role: "alert" },
     icon("warning"), h("h2", {}, heading(error)), h("p", {}, told), remedy && h("p", { class: "remedy" }, remedy),
-    again && h("button", { class: "button slim", type: "button", on: { click: again } }, "Try again"));
+    again && mayPass(error) && h("button", { class: "button slim", type: "button", on: { click: again } }, "Try again"));
 }
+
+/** Remedies are written for the command line; of what the page has a control for, they name that. */
+const CONTROLS = [
+  [/--mode vector/g, "search by Meaning"], [/--mode hybrid/g, "search by Both"], [/--text WORDS/g, "words in the search box"],
+  [/--image FILE/g, "a dropped picture"], [/an ITEM_ID/g, "an item"],
+];
+const here = (remedy) => remedy && CONTROLS.reduce((text, [flag, control]) => text.replace(flag, control), remedy);
+
+/** Whether the same question may be answered later. */
+const mayPass = (error) => !(error instanceof Refused) || error.status === 0 || error.status >= 500;
 
 const HEADINGS = {
   not_found: "Not there", bad_input: "This cannot be asked", unreachable: "No answer",
@@ -20,7 +30,7 @@ const heading = (error) => HEADINGS[error.code] ?? "Refused";
 
 /** The same beside a control, in two lines. */
 export function wrong(error) {
-  return h("p", { class: "wrong", role: "alert" }, h("b", {}, error.message), error.remedy);
+  return h("p", { class: "wrong", role: "alert" }, h("b", {}, error.message), here(error.remedy));
 }
 
 /** Nothing found, nothing chosen. */

@@ -33,7 +33,9 @@ export function tuning(features, changed) {
       where.set(query.where);
       mode.set(query.mode);
       mode.element.hidden = !query.q.trim();
-      for (const one of [sliders, diversity, number]) one.element.hidden = !isAsked(query);
+      const byWords = Boolean(query.q.trim()) && query.mode === "keyword";
+      for (const one of [sliders, diversity]) one.element.hidden = !isAsked(query) || byWords;
+      number.element.hidden = !isAsked(query);
       diversity.set(query.diversity);
       number.set(query.k);
     },

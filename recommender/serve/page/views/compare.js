@@ -10,9 +10,10 @@ import { bones, failure, nothing } from "../parts/notice.js";
 import { thumb } from "../parts/picture.js";
 import { itemBox, userBox } from "../parts/suggest.js";
 import { segments } from "../parts/tuning.js";
-import { recommended } from "./recommend.js";
+import { anyUser, historyOf, recommended } from "./recommend.js";
 
 const K = 12;
+const TAKEN = 14; // of a history, to judge by
 const SIDES = ["left", "right"];
 
 export function create() {
@@ -93,7 +94,7 @@ export function create() {
       h("div", { class: "side-head" }, hidden() ? h("h2", {}, `Answer ${"AB"[at]}`) : choice),
       error ? failure(error) : answer.items.length ? grid(answer.items.map((item, rank) => {
         const other = others.get(item.id);
-        return card(item, { badge: { text: other ? `${rank + 1} · there ${other}` : String(rank + 1), both: Boolean(other) } });
+        return card(item, { badge: { text: other ? `${rank + 1} · ${at ? "left" : "right"} ${other}` : String(rank + 1), both: Boolean(other) } });
       }), { label: hidden() ? "Answers" : `Nearest by ${name}` }) : nothing("Nothing found", answer.notes.join(" ")));
   }
 
@@ -141,8 +142,8 @@ export function create() {
 
   async function another() {
     if (asked.by === "run") {
-      const { users: some } = await get("v1/users", { limit: 200 });
-      if (some.length) change({ user: some[Math.floor(Math.random() * some.length)].id, history: [] });
+      const user = await anyUser();
+      if (user) change({ user, history: [] });
       return;
     }
     const { total } = await get("v1/items", { where: asked.where, limit: 1 });
@@ -152,7 +153,7 @@ export function create() {
 
   function drawSubject() {
     if (asked.by === "run") {
-      fill(subject, asked.user ? h("a", { href: link("recommend", asked.user) }, `User ${asked.user}`) : asked.history.length > 0 && h("span", {}, `A history of ${asked.history.length}`));
+      drawHistory(asked);
       return;
     }
     fill(subject, asked.q && h("span", {}, `“${asked.q}”`), asked.like.map((id) => {
@@ -160,6 +161,17 @@ export function create() {
       itemOf(id).then((item) => fill(place, thumb(item), h("span", { class: "title" }, item.title || id)), () => { /* the columns say it */ });
       return place;
     }));
+  }
+
+  /** Who or what the runs are asked for, with what was taken last: without it nobody could judge. */
+  async function drawHistory({ user, history }) {
+    const named = user ? h("a", { href: link("recommend", user) }, `User ${user}`) : history.length > 0 && h("span", {}, "This history");
+    const strip = h("div", { class: "strip" });
+    fill(subject, named && h("div", { class: "taken" }, h("span", {}, named, h("span", { class: "told" }, " took last")), strip));
+    if (!named) return;
+    const { events } = await historyOf({ user, history }, asking.signal).catch(() => ({ events: [] }));
+    fill(strip, events.filter((event) => event.item).slice(0, TAKEN).map(({ item }) =>
+      h("a", { href: link("item", item.id), title: item.title ?? item.id, "aria-label": item.title ?? item.id }, thumb(item))));
   }
 
   return {

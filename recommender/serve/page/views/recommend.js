@@ -47,11 +47,12 @@ export function create() {
     results.classList.add("waiting");
     if (!results.childElementCount) fill(results, bones());
     try {
-      const [taken, answer] = await Promise.all([history(asked, signal), recommended(asked, signal)]);
+      const [taken, answer] = await Promise.all([historyOf(asked, signal), recommended(asked, signal)]);
       drawPast(taken);
       drawAnswer(answer);
     } catch (error) {
       if (isCancelled(error)) return undefined;
+      fill(past);
       fill(results, failure(error, { again: () => update({ params, name }) }));
     }
     results.classList.remove("waiting");
@@ -64,7 +65,8 @@ export function create() {
     const { users: some } = await get("v1/users", { limit: 8 });
     if (!asked.user) {
       results.firstElementChild.append(h("div", { class: "hints" }, some.map((user) =>
-        h("a", { class: "button slim", href: toLink({ ...asked, user: user.id }) }, user.id))));
+        h("a", { class: "button slim", href: toLink({ ...asked, user: user.id }) }, user.id)),
+      h("button", { class: "button slim", type: "button", on: { click: async () => change({ user: await anyUser() }) } }, icon("shuffle"), "Any user")));
     }
   }
 
@@ -128,13 +130,20 @@ const toLink = ({ user, history, run, where, seen }) => link("recommend", user, 
 const nearest = (item) => item.explain?.nearest ?? [];
 
 /** {total, events}: the latest of a history, the last one first. */
-async function history({ user, history: ids }, signal) {
+export async function historyOf({ user, history: ids }, signal) {
   if (!user) {
     const items = await Promise.all(ids.map((id) => itemOf(id).catch(() => null)));
     const events = ids.map((id, at) => ({ id, time: null, item: items[at] })).reverse();
     return { total: ids.length, events };
   }
   return get(`v1/users/${encodeURIComponent(user)}/history`, { limit: SHOWN }, signal);
+}
+
+/** Some user's id, or "" where there is none. */
+export async function anyUser() {
+  const { total } = await get("v1/users", { limit: 1 });
+  const { users } = await get("v1/users", { limit: 1, offset: Math.floor(Math.random() * total) });
+  return users[0]?.id ?? "";
 }
 
 /** Ask a run for a user or a history. */
