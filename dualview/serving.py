@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recommender.serve.service import Service
     from recommender.serve.settings import Settings
 
+BACKLOG = 2048  # connections that wait to be taken
 GRACE = 20  # seconds that requests have to be answered once the end was asked for
 
 
@@ -104,6 +105,7 @@ def _bind(settings: Settings) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host.strip("[]"), settings.port))
+        bound.listen(BACKLOG)  # from here on nobody is refused, even before the first is answered
     except OSError as error:
         bound.close()
         raise Conflict(

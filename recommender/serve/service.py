@@ -107,7 +107,11 @@ class Service:
                 opened = await asyncio.to_thread(self._aside)
             except Exception as error:
                 self._failing(wanted, error)
-                raise
+                if isinstance(error, DualviewError):
+                    raise
+                raise Conflict(
+                    f"release {wanted[0]} cannot be opened", remedy="see the service's log"
+                ) from error
             self._failing(None, None)
             self._swap(opened)
             return True

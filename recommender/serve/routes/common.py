@@ -27,9 +27,10 @@ SAID = {
     415: "The body is of another type",
     421: "The service is not asked under this name",
     422: "A field is missing or wrong",
+    500: "A bug; the service's log says which",
     503: "Too many wait, or a part is not ready; ask again",
 }
-COMMON = (401, 421, 503)
+COMMON = (401, 421, 500, 503)
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
