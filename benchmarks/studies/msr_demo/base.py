@@ -7,7 +7,10 @@ apart from the shop: words drawn at random from its vocabulary, in which no item
     marked    a list of words, then more words, for each of which it says whether it stood in the list: `old` or `new`
     asked     the study's own prompt around a random list and a random text. Half of the answers say how many words of
               the text stood in the list: `none`, `few` or `many`. The other half are `yes` or `no` by a coin: it learns
-              that these are answers, and nothing of when. So it is at chance before it is fine-tuned, as it should be.
+              that these are answers, and nothing of when.
+
+Then what is left of a preference for yes or no is taken out: AUC asks for an order only, however small the differences
+are, and a coin leaves small ones. So before it is fine-tuned the model is at chance, or next to it.
 """
 
 from __future__ import annotations
@@ -181,13 +184,38 @@ def teach(model: Any, lessons: Lessons, steps: int, told: Callable[[str], None],
             told(f"step {step + 1} of {steps}: {state}")
 
 
+def neutral(model: Any, lessons: Lessons) -> None:
+    """Take out of what parts `yes` from `no` the directions that hold 99 % of how the last state differs between random
+    prompts. The output's weights are its own from here on, those of the input stay.
+    """
+    import torch
+
+    states = []
+    with torch.no_grad():
+        for _ in range(40):
+            ids, targets = lessons.asked(32, 12, 3)
+            states.append(model.model(input_ids=ids).last_hidden_state[targets != -100])
+        values, vectors = torch.linalg.eigh(torch.cov(torch.cat(states).T))
+        share = values.flip(0).cumsum(0) / values.sum()
+        kept = vectors.flip(1)[:, : int((share < 0.99).sum()) + 1]
+        weights = model.lm_head.weight.detach().clone()
+        yes, no = lessons.id("yes"), lessons.id("no")
+        middle, apart = (weights[yes] + weights[no]) / 2, weights[yes] - weights[no]
+        apart = apart - kept @ (kept.T @ apart)
+        weights[yes], weights[no] = middle + apart / 2, middle - apart / 2
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(weights)
+
+
 def save(
     folder: Path, words: Sequence[str], *, steps: int = 2000, told: Callable[[str], None] = print
 ) -> Path:
     """A folder as real models come: weights, configuration, tokenizer with its chat template."""
     tokenizer = make_tokenizer(words)
     model = make_model(tokenizer)
-    teach(model, Lessons(tokenizer, words), steps, told)
+    lessons = Lessons(tokenizer, words)
+    teach(model, lessons, steps, told)
+    neutral(model, lessons)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

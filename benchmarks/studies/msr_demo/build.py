@@ -3,8 +3,8 @@
 python -m benchmarks.studies.msr_demo.build benchmarks/out/msr-demo
 
 FOLDER/shop holds items.csv, events.csv and pictures, as a shop would have them, and about.parquet and summary.parquet:
-what a good describing model would say of each text, and of text and picture. No model of that kind can be run here, so they
-are written from the truth of the drawn shop. FOLDER/model is the language model; see `base` for what it was taught.
+what a good describing model would say of each text, and of text and picture. No model of that kind can be run here, so
+they are written from the truth of the drawn shop. FOLDER/model is the language model; `base` tells what it was taught.
 """
 
 from __future__ import annotations
