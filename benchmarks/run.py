@@ -8,14 +8,24 @@ from __future__ import annotations
 import json
 import sys
 
-from benchmarks import describe_speed, index_speed, search_speed, store_speed, text_speed, train_speed
+from benchmarks import (
+    describe_speed,
+    index_speed,
+    msr_ranker,
+    msr_sft,
+    search_speed,
+    store_speed,
+    text_speed,
+    train_speed,
+)
 from benchmarks.harness import OUT
 from dualview import console
 
 
 def main() -> None:
     sys.argv = sys.argv[:1]
-    for module in (store_speed, search_speed, index_speed, text_speed, describe_speed, train_speed):
+    modules = (store_speed, search_speed, index_speed, text_speed, describe_speed, train_speed)
+    for module in (*modules, msr_ranker, msr_sft):
         console.say(f"{module.__name__} ...")
         module.main()
     rows = [row for path in sorted(OUT.glob("*_speed.json")) for row in json.loads(path.read_text())["rows"]]
