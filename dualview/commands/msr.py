@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dualview.commands import msr_evaluate
+from dualview.commands import msr_evaluate, msr_run
 from dualview.commands.common import AsJson, Device, DryRun, ReleaseName, StorePath
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Fine-tune a language model that sees to answer whether a user takes an item.",
     no_args_is_help=True,
 )
+app.command("run")(msr_run.run)
 app.command("evaluate")(msr_evaluate.run)
 
 

@@ -136,7 +136,7 @@ def run(
     def told(outcome: Outcome) -> None:
         ended.append(outcome)
         if outcome.what != runner.LEFT:
-            console.say(f"[{len(ended)}/{len(left)}] {_line(outcome, known[outcome.cell])}")
+            console.say(f"[{len(ended)}/{len(left)}] {line(outcome, known[outcome.cell])}")
 
     def kept() -> str:
         finished = sum(one.what == runner.FINISHED for one in ended)
@@ -232,7 +232,7 @@ def _chosen(
     return study, chosen
 
 
-def _line(outcome: Outcome, cell: Cell) -> str:
+def line(outcome: Outcome, cell: Cell) -> str:
     from dualview import console
     from recommender.study import runner
 

@@ -76,12 +76,13 @@ class MsrCell(Cell):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The features that it reads, texts among them."""
+        """The features that it reads: of a sequential model its vectors, of others the summaries."""
         if self.arm is None:
             return ()
-        names = self.arm.options.features
+        if isinstance(self.arm.options, Config):
+            return self.arm.options.features
         made = self.arm.preference.summary if self.arm.preference else None
-        return tuple(dict.fromkeys([*names, *([made] if made else [])]))
+        return tuple(dict.fromkeys(name for name in (self.arm.options.summary, made) if name))
 
     def changed(self, record: dict[str, Any]) -> list[str]:
         then, now = record["config"], self.options
@@ -104,9 +105,22 @@ def _plain(options: MsrConfig | Config) -> MsrConfig | Config:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """What a store is made of where it is not there yet; whole paths. texts: feature -> a file of imported texts."""
+
+    items: Path | None = None
+    interactions: Path | None = None
+    format: str | None = None
+    images_root: Path | None = None
+    features: Path | None = None
+    texts: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class MsrStudy(Study):
     """arms: by name, in the file's order. preferences: by name, as the file has them."""
 
+    raw: Raw = field(default_factory=Raw)
     arms: Mapping[str, Arm] = field(default_factory=dict)
     preferences: Mapping[str, PreferenceOptions] = field(default_factory=dict)
     pairs: PairOptions = field(default_factory=PairOptions)

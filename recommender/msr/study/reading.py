@@ -11,7 +11,7 @@ from recommender.config import Config
 from recommender.msr.config import HISTORY, MsrConfig
 from recommender.msr.pairs import PairOptions
 from recommender.msr.preferences_recipe import PreferenceOptions
-from recommender.msr.study.grid import KIND, Arm, MsrCell, MsrStudy, Of
+from recommender.msr.study.grid import KIND, Arm, MsrCell, MsrStudy, Of, Raw
 from recommender.study.document import Document
 from recommender.study.grid import Data
 from recommender.study.reading import BACKBONES, LATEST, seeds_of
@@ -66,6 +66,7 @@ class MsrReader:
             if arm.of != "zero-shot"
         ]
         return MsrStudy(
+            raw=self._raw(of),
             path=document.path,
             name=name,
             data=data,
@@ -106,6 +107,20 @@ class MsrReader:
         document.nameable(name, "data", name)
         document.known(document.table("data", name), OF_DATA, "data", name)
         return Data(name, document.path.parent / document.text("data", name, "release"), LATEST)
+
+    def _raw(self, name: str) -> Raw:
+        """Files by their whole paths."""
+        document, here = self.document, self.document.path.parent
+        found: dict[str, Path | None] = {}
+        for key in ("items", "interactions", "images_root", "features"):
+            given = key in document.table("data", name)
+            found[key] = (here / document.text("data", name, key)).resolve() if given else None
+        texts = {
+            each: (here / document.text("data", name, "texts", each)).resolve()
+            for each in document.table("data", name, "texts")
+        }
+        kind = document.text("data", name, "format") if "format" in document.table("data", name) else None
+        return Raw(**found, format=kind, texts=texts)
 
     def _preference(self, name: str) -> PreferenceOptions:
         table = self.document.table("preference", name)
