@@ -1,6 +1,6 @@
 // Starts the page: the bar, the keyboard, and the view that the address names.
 import { constant, forget, openSession } from "./lib/api.js";
-import { fill, h, icon } from "./lib/dom.js";
+import { announce, debounced, fill, h, icon } from "./lib/dom.js";
 import { KEYS, listenKeys, setSingleKeys, singleKeys } from "./lib/keys.js";
 import { go, here, link, listen } from "./lib/router.js";
 import { failure, nothing, wrong } from "./parts/notice.js";
@@ -19,7 +19,7 @@ let shown = null; // {name, view: {element, update(route), destroy?()}}
 let latest = 0;
 
 /** Show what the address names. A view that is there already is told of the new address and keeps its controls. */
-async function show({ first = false } = {}) {
+async function show({ first = false, back = false } = {}) {
   const route = here();
   const turn = ++latest;
   mark(route.view);
@@ -34,7 +34,9 @@ async function show({ first = false } = {}) {
       scrollTo(0, 0);
       if (!first) main.focus({ preventScroll: true });
     }
+    const scrolled = history.state?.scrolled ?? 0;
     await shown.view.update(route);
+    if (back && turn === latest) scrollTo(0, scrolled);
   } catch (error) {
     if (turn === latest) { shown = null; fill(main, failure(error, { again: () => show() })); }
   }
@@ -63,8 +65,9 @@ function drawBar() {
 
 async function nameStore() {
   try {
-    const { store, ratio } = await constant("v1/explorer");
-    document.getElementById("store-name").textContent = store;
+    const { store, ratio, release } = await constant("v1/explorer");
+    const name = document.getElementById("store-name");
+    fill(name, store, h("span", { id: "release" }, ` · ${release}`));
     if (ratio) document.documentElement.style.setProperty("--ratio", String(Math.min(Math.max(ratio, 0.66), 1.34)));
   } catch { /* the view says what is wrong */ }
 }
@@ -121,7 +124,15 @@ function toSearch() {
 
 drawBar();
 nameStore();
-listen(() => show());
+listen((event) => show({ back: event.type === "popstate" }));
+history.scrollRestoration = "manual"; // what a view shows comes later than the browser would scroll
+addEventListener("scroll", debounced(() => history.replaceState({ ...history.state, scrolled: scrollY }, ""), 150), { passive: true });
+addEventListener("release", ({ detail }) => {
+  const place = document.getElementById("release");
+  if (!place || place.textContent === ` · ${detail}`) return;
+  place.textContent = ` · ${detail}`;
+  announce(`Release ${detail} answers now`);
+});
 listenKeys({ search: toSearch, help, view: (n) => go(link(VIEWS[n].name)) });
 addEventListener("needs-key", askForKey);
 document.addEventListener("click", (event) => { // links of the page itself are steps of its history

@@ -101,8 +101,18 @@ def test_words_are_searched_for_and_the_address_keeps_the_question(open_page: Op
     ]
     page.reload()
     assert cards(page) == by_words
+    page.mouse.wheel(0, 700)
+    until(page, "() => history.state && history.state.scrolled > 300")
+    page.locator(".card > a").last.click()
+    page.wait_for_selector(".chip")
+    until(page, "() => scrollY === 0")
     page.go_back()
-    page.wait_for_selector(".score")
+    page.wait_for_selector(".chip", state="detached")
+    assert cards(page) == by_words
+    until(page, "() => scrollY > 300")
+    page.go_back()
+    page.wait_for_selector("h1:has-text('“umbrella”')")
+    until(page, "() => !location.hash.includes('mode')")
     assert cards(page) == found
     page.go_back()
     page.wait_for_selector("h1:has-text('The catalogue')")
@@ -324,7 +334,7 @@ def test_everything_goes_by_the_keyboard(open_page: Open) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector(".score")
     found = cards(page)
-    page.locator(".card > a").first.focus()
+    page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     focused = "document.activeElement.dataset.card"
     assert page.evaluate(focused) == found[1]
@@ -336,12 +346,14 @@ def test_everything_goes_by_the_keyboard(open_page: Open) -> None:
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("+")
     page.wait_for_selector(".chip")
+    page.wait_for_selector(f".card[data-id='{found[1]}']", state="detached")
+    until(page, "() => document.activeElement.tagName === 'H1'")
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="detached")
     page.keyboard.press("4")
-    page.wait_for_url("**/map**")
+    page.wait_for_selector("h1:has-text('Map of the catalogue')")
     page.keyboard.press("1")
     page.wait_for_selector("h1:has-text('The catalogue')")
     reached = set()

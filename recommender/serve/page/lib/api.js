@@ -35,7 +35,7 @@ async function reached(path, options) {
 export async function get(path, params = {}, signal) {
   const asked = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== ""));
   const answer = await reached(asked.size ? `${path}?${asked}` : path, { signal });
-  return answer.json();
+  return noticed(await answer.json());
 }
 
 /** JSON of a POST of JSON, or of a form. */
@@ -45,7 +45,18 @@ export async function post(path, body, signal) {
     method: "POST", signal, body: form ? body : JSON.stringify(body),
     headers: form ? {} : { "Content-Type": "application/json" },
   });
-  return answer.json();
+  return noticed(await answer.json());
+}
+
+let release = null;
+/** An answer, looked at for the release that gave it: after another one took over, nothing that was kept holds. */
+function noticed(answer) {
+  if (answer.release && answer.release !== release) {
+    if (release !== null) forget();
+    release = answer.release;
+    dispatchEvent(new CustomEvent("release", { detail: release }));
+  }
+  return answer;
 }
 
 const SESSION = "v1/session";

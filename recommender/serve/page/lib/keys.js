@@ -3,7 +3,7 @@ import { recall, remember } from "./settings.js";
 
 export const KEYS = [
   ["/", "to the search box"],
-  ["arrow keys", "from card to card"],
+  ["arrow keys", "from the search box to the cards, and from card to card"],
   ["Enter", "items similar to the card"],
   ["+  and  −", "more or less like the card"],
   ["d", "details of the card"],
@@ -22,6 +22,10 @@ export function listenKeys(actions) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const card = event.target.closest?.("[data-card]");
+    if (event.key === "ArrowDown" && event.target.id === "search" && event.target.getAttribute("role") !== "combobox") {
+      document.querySelector("#main [data-card]")?.focus();
+      return event.preventDefault();
+    }
     if (card && moved(card, event.key)) return event.preventDefault();
     if (typing(event.target) || document.querySelector("dialog[open]") || !singleKeys()) return undefined;
     if (card && acted(card, event.key)) return event.preventDefault();

@@ -28,7 +28,7 @@ export function go(address, { replace = false } = {}) {
   dispatchEvent(new Event("route"));
 }
 
-/** Call `changed` whenever the address is another one. */
+/** Call `changed` with the event whenever the address is another one: "popstate" for back and forth. */
 export function listen(changed) {
   addEventListener("popstate", changed);
   addEventListener("route", changed);

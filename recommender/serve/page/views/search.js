@@ -65,7 +65,9 @@ export function create() {
       const drawn = isAsked(query) ? await answered(signal) : await catalogue(signal);
       await named;
       if (signal.aborted) return;
+      const focused = results.contains(document.activeElement);
       fill(results, drawn());
+      if (focused) results.querySelector("h1, h2")?.focus();
       document.title = `${titleOf(query, name) || "Catalogue"} · Dualview`;
     } catch (error) {
       if (isCancelled(error)) return;
@@ -103,7 +105,7 @@ export function create() {
   }
 
   const head = (answer) => h("div", { class: "view-head" },
-    h("h1", {}, titleOf(query, name)),
+    h("h1", { tabindex: "-1" }, titleOf(query, name)),
     h("div", { class: "row push" },
       query.like.length === 1 && h("a", { class: "button slim", href: link("item", query.like[0]) }, "Details"),
       !query.picture && h("a", { class: "button slim", href: link("compare", "", { like: query.like, q: query.q, where: query.where }) }, icon("compare"), "Compare")),
@@ -117,7 +119,7 @@ export function create() {
     const cards = found.items.map((item) => card(item, { like: side("like") }));
     const start = query.page * PAGE;
     return () => [
-      h("div", { class: "view-head" }, h("h1", {}, "The catalogue"),
+      h("div", { class: "view-head" }, h("h1", { tabindex: "-1" }, "The catalogue"),
         h("button", { class: "button slim push", type: "button", on: { click: () => surprise(found.total) } }, icon("shuffle"), "Any item"),
         h("p", {}, `${count(found.total, "item")}${query.where ? " that satisfy the filter" : ""}. Search above, or choose one to see what is similar to it.`)),
       grid(cards, { label: "Items" }), pages(start, found.items.length, found.total)];

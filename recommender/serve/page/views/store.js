@@ -24,8 +24,9 @@ export function create() {
       try { fill(place.body, draw(await get(path, params))); } catch (error) { fill(place.body, failure(error, { again: update })); }
     }));
   }
-  const again = h("button", { class: "button slim push", type: "button", on: { click: update } }, "Look again");
-  return { element: h("div", { class: "stack store-view" }, h("div", { class: "view-head" }, h("h1", {}, "Store"), again), parts.map(([place]) => place.element)), update };
+  const again = h("button", { class: "button slim", type: "button", on: { click: update } }, "Look again");
+  const openapi = h("a", { class: "button slim", href: "openapi.json" }, "API");
+  return { element: h("div", { class: "stack store-view" }, h("div", { class: "view-head" }, h("h1", {}, "Store"), h("div", { class: "row push" }, openapi, again)), parts.map(([place]) => place.element)), update };
 }
 
 function section(title) {
