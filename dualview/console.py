@@ -266,7 +266,7 @@ def findings(found: Iterable[tuple[str, str, str, str | None]]) -> None:
     out.print(view)
 
 
-FIRST = ("item_id", "score", "title")
+FIRST = ("item_id", "p_yes", "score", "title")
 HIDDEN = ("image", "_image_sha256")  # of no use in a terminal
 
 
@@ -288,11 +288,11 @@ def ranking(found: Any) -> None:
     kept = 0
     for column, name in enumerate(("#", *names)):
         width = max([len(name), *(len(row[column]) for row in rows)])
-        width = width if name in ("#", "item_id", "score") else min(width, 36)
+        width = width if name in ("#", "item_id", "p_yes", "score") else min(width, 36)
         if width > left:
             break  # the line is full: further columns are in --json
         view.add_column(
-            name, no_wrap=True, justify="right" if name in ("#", "score") else "left", width=width
+            name, no_wrap=True, justify="right" if name in ("#", "p_yes", "score") else "left", width=width
         )
         left -= width + 2
         kept += 1

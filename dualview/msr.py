@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from featurestore import journal
 
@@ -161,8 +161,9 @@ def _asked(
     from recommender.events import EventLog
     from recommender.msr import models, sft
     from recommender.msr.config import MsrConfig
-    from recommender.msr.material import material
+    from recommender.msr.material import VARIANTS, material
     from recommender.msr.pairs import PairOptions, Pairs, draw_pairs
+    from recommender.msr.preferences import recipe_of
     from recommender.runs import MSR, open_run
 
     given = options if model is None else {"model": model} | options
@@ -187,6 +188,9 @@ def _asked(
         opened = store.release(release)
         log = EventLog.from_release(opened)
         drawn = draw_pairs(log, PairOptions.of(**({"valid_users": VALID_USERS} | (pairs or {}))))
+        if config.preference in VARIANTS:  # the recipe that was used last may be another one tomorrow
+            pinned = recipe_of(store, variant=cast(Any, config.preference)).id
+            config = config.model_copy(update={"preference": pinned})
     seeing = sees(models.resolve(store.root, config.model, read_only=True).folder)
     made = material(store, opened, log, config, sees=seeing)
     parts = [made.examples(drawn.parts[name]) for name in ("train", "valid")]

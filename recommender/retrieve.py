@@ -26,9 +26,11 @@ from recommender.runs import Run, open_run, promoted
 if TYPE_CHECKING:
     from featurestore.index import Index
     from recommender.model import SequentialModel
+    from recommender.msr.rerank import Reranker
     from recommender.served import Served
 
 METADATA = b"dualview.answer"
+DEPTH = 50  # candidates that are re-ranked, where nobody says how many
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Retriever:
     def __init__(self, root: str | Path, release: Any, run: str | None = None) -> None:
         self.root, self.release = Path(root), release
         self._asked_run = run
+        self._last_reranker: tuple[tuple[str, str], Reranker] | None = None
 
     @classmethod
     def open(cls, store: Any, run: str | None = None, release: str = "latest") -> Retriever:
@@ -89,20 +92,33 @@ class Retriever:
         k: int = 10,
         where: str | None = None,
         exclude_seen: bool = True,
+        rerank: str | None = None,
+        depth: int | None = None,
+        device: str = "auto",
     ) -> pa.Table:
         """The k next items for a user of the log, or for a history of item ids given here, oldest first.
 
-        exclude_seen: never an item that the user had. where: only items for which this holds. Returns
-        item_id, score and the catalogue's columns, best first; fewer than k where fewer are allowed. What was
-        left out stands in the table's metadata, which `facts(table)` reads.
+        exclude_seen: never an item that the user had. where: only items for which this holds. rerank: a fine-tuned run
+        ("msr": the newest) that puts the first `depth` candidates (50, and at least k) into its own order; device: its.
+        Returns item_id, score and the catalogue's columns, best first; fewer than k where fewer are allowed. Re-ranked,
+        `p_yes` stands before `score`, which is the retriever's. What was left out, and who re-ranked by what, stands
+        in the table's metadata, which `facts(table)` reads.
 
-        Raises NotFound for an unknown user or item id, BadInput where the run can read nothing of the
-        history.
+        Raises NotFound for an unknown user or item id, or a preference that is not there, BadInput where the run can
+        read nothing of the history.
         """
         if (user is None) == (history is None):
             raise BadInput("recommend takes a user or a history, one of the two")
         if not 1 <= k <= GREATEST_K:
             raise BadInput(f"k is {k}; it must be from 1 to {GREATEST_K:,}", remedy="give a k in that range")
+        if rerank is None and depth is not None:
+            raise BadInput(
+                "depth is how many candidates are re-ranked", remedy="name a run to re-rank by, or msr"
+            )
+        taken = k if rerank is None else max(k, depth or DEPTH)
+        if taken > GREATEST_K:
+            raise BadInput(f"depth is {taken}; it may be {GREATEST_K:,} at most", remedy="give a smaller one")
+        reranker = None if rerank is None else self._reranker(rerank, device)
         ready = self._ready
         ids = self._events_of(user) if user is not None else self._known(history or [])
         rows = ready.served.rows_of(ids)
@@ -121,7 +137,7 @@ class Retriever:
         )
         allowed = None if where is None else self.release.mask(where)[ready.release_rows]
         scores, found = ready.index.search(
-            asking, k, allowed=allowed, exclude=[seen] if exclude_seen else None
+            asking, taken, allowed=allowed, exclude=[seen] if exclude_seen else None
         )
         keep = found[0] >= 0
         table = self._table(ready.release_rows[found[0][keep]], scores[0][keep])
@@ -135,7 +151,20 @@ class Retriever:
             "items_passing_filter": None if allowed is None else int(allowed.sum()),
             "items_seen_excluded": len(seen),
         }
+        if reranker is not None:
+            new = reranker.rank(user, ids, table[ITEM_ID].to_pylist())
+            p_yes = pa.array(new.p_yes[new.order[:k]], pa.float64())
+            table = table.take(pa.array(new.order[:k])).add_column(1, "p_yes", p_yes)
+            facts["rerank"] = reranker.facts(new)
         return table.replace_schema_metadata({METADATA: json.dumps(facts)})
+
+    def _reranker(self, name: str, device: str) -> Reranker:
+        """Kept, since its model is."""
+        from recommender.msr.rerank import Reranker
+
+        if self._last_reranker is None or self._last_reranker[0] != (name, device):
+            self._last_reranker = ((name, device), Reranker(self.root, self.release, name, device))
+        return self._last_reranker[1]
 
     @property
     def run(self) -> Run:

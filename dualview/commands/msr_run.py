@@ -68,9 +68,11 @@ def run(
         if json:
             console.as_json({"dry_run": True} | plan)
         else:
-            made = f"store {plan['store']} would be made and " if plan["makes_store"] else ""
+            maker = f"store {plan['store']} would be made, " if plan["makes_store"] else ""
             console.table(None, ["cell to do"], [[name] for name in plan["cells"]])
-            console.say(f"{made}{len(plan['cells']):,} of {plan['of']:,} cells be done; nothing was written")
+            console.say(
+                f"{maker}{len(plan['cells']):,} of {plan['of']:,} cells would be done; nothing was written"
+            )
         return
     known = {cell.name: cell for cell in study.cells()}
     ended: list[Outcome] = []
