@@ -82,7 +82,7 @@ function help() {
 /** Ask for the service's key, once at a time. */
 function askForKey() {
   if (document.querySelector("dialog[open]")) return;
-  const field = h("input", { type: "password", id: "key", autocomplete: "off", required: true });
+  const field = h("input", { type: "password", id: "key", autocomplete: "off", required: true, autofocus: true });
   const said = h("div", { class: "slot" });
   const form = h("form", { class: "stack" },
     h("div", { class: "field" }, h("label", { class: "label", for: "key" }, "Key of this service"), field, said),

@@ -41,7 +41,7 @@ export function filter(changed) {
     check(box.value.trim());
   };
   columns().then((found) => {
-    box.placeholder = found.slice(0, 2).map((column) => column.example).join(" AND ");
+    box.placeholder = found.map((column) => column.example).sort((one, other) => one.length - other.length)[0] ?? "";
     fill(hints, found.slice(0, 8).map((column) =>
       h("button", { class: "hint", type: "button", title: `Add: ${column.example}`, on: { click: () => insert(column.example) } }, column.name)));
   }, () => { /* the columns are a help only */ });

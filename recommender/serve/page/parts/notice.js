@@ -16,6 +16,7 @@ export function failure(error, { again } = {}) {
 const CONTROLS = [
   [/--mode vector/g, "search by Meaning"], [/--mode hybrid/g, "search by Both"], [/--text WORDS/g, "words in the search box"],
   [/--image FILE/g, "a dropped picture"], [/an ITEM_ID/g, "an item"],
+  [/send it as Authorization: Bearer KEY/g, "give the key that the service was started with"],
 ];
 const here = (remedy) => remedy && CONTROLS.reduce((text, [flag, control]) => text.replace(flag, control), remedy);
 
