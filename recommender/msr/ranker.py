@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ class Ranker:
             more = {"past_key_values": cache.widened(begun, len(batch.last), self.device), "use_cache": True}
             if (places := cache.positions(self.model, batch, shared, self.device)) is not None:
                 more["position_ids"] = places
-        with arithmetic(self.model):
+        with arithmetic(self.model), finely(self.model, [self.prompt.yes, self.prompt.no]):
             logits = at_last(self.model, cache.after(batch, shared, self.device), batch.last - shared, **more)
         pair = logits[:, [self.prompt.yes, self.prompt.no]].double().cpu().numpy()
         odds: Scores = pair[:, 0] - pair[:, 1]
@@ -161,6 +161,35 @@ def at_last(model: Any, inputs: dict[str, Any], last: Tensor, **more: Any) -> Te
         )
     found: Tensor = logits[torch.arange(len(last)), which].float()
     return found
+
+
+@contextmanager
+def finely(model: Any, tokens: Sequence[int]) -> Iterator[None]:
+    """While it lasts, the logits of `tokens` are summed in float32 and those of all others are left out (-inf).
+
+    A logit of 20 in bfloat16 is known to 0.125, so that most of a user's candidates would tie.
+    """
+    head: Any = model.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:
+        yield
+        return
+    weight = head.weight[list(tokens)].float()
+    bias = None if head.bias is None else head.bias[list(tokens)].float()
+
+    def forward(states: Tensor) -> Tensor:
+        found = torch.full((*states.shape[:-1], head.out_features), -torch.inf, device=states.device)
+        with torch.autocast(states.device.type, enabled=False):
+            found[..., list(tokens)] = torch.nn.functional.linear(states.float(), weight, bias)
+        return found
+
+    before = vars(head).get("forward")  # of its own, where layers are spread over devices
+    vars(head)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(head)["forward"]
+        if before is not None:
+            vars(head)["forward"] = before
 
 
 def arithmetic(model: Any) -> AbstractContextManager[Any]:

@@ -91,6 +91,24 @@ def test_the_score_is_yes_against_no_at_the_last_token() -> None:
     assert len(model.score(LIKES, [])) == 0
 
 
+def test_candidates_are_told_apart_more_finely_than_bfloat16_can_say() -> None:
+    import torch
+
+    found = asking.loaded("llm", dtype="bfloat16")
+    asked = asking.candidates(21, pictures=False)
+    model = Ranker(found.model, found.prompt)
+    odds = model.log_odds(LIKES, asked)
+    assert len(np.unique(odds)) == 21
+    head = found.model.get_output_embeddings()
+    assert "forward" not in vars(head)
+    inputs = found.prompt.encode(LIKES, asked[0])
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        state = found.model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1].float()
+    weight = head.weight.detach().float()
+    expected = state.clone() @ (weight[found.prompt.yes] - weight[found.prompt.no])
+    assert odds[0] == pytest.approx(float(expected), abs=0.05)
+
+
 def test_examples_come_back_in_their_order() -> None:
     asked = asking.candidates(6, pictures=False)
     told = [Example(f"u{k // 3}", LIKES + str(k // 3), each, False) for k, each in enumerate(asked)]
