@@ -35,7 +35,6 @@ def serve(
             remedy="give --api-key-file FILE; or --without-key where something else keeps strangers out",
         )
     uvicorn = _uvicorn()
-    _one_thread_a_search()
     service = make_service(opened, settings)
     snapshot = service.open()
     told = {
@@ -101,7 +100,9 @@ def _run(server: Any, bound: socket.socket, service: Service) -> None:
 
 def _bind(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # the protocol is named, since asyncio sends small packets at once only where it sees that it is TCP: without it
+    # each answer waited 40 ms for the caller's delayed acknowledgement
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host.strip("[]"), settings.port))
@@ -122,21 +123,14 @@ def _url(host: str, port: int) -> str:
 def _uvicorn() -> Any:
     try:
         import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
         import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
         import uvicorn
     except ImportError as error:
         raise MissingExtra(
             f"serving needs {error.name}, which is not installed", remedy="pip install 'dualview[serve]'"
         ) from None
     return uvicorn
-
-
-def _one_thread_a_search() -> None:
-    """Searches run beside each other, so that one needs no threads of its own."""
-    import faiss
-
-    faiss.omp_set_num_threads(1)
 
 
 def _log_to_stderr() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +84,9 @@ def run(
     It listens on this machine alone unless told otherwise, follows the latest release without dropping a request, and
     ends with Ctrl-C or SIGTERM after what it is answering.
     """
+    # searches run beside each other, one a core: each in one thread. It is read when numpy, FAISS and torch are loaded.
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from dualview.commands.common import open_served
     from dualview.serving import serve
     from recommender.serve.settings import Settings, read_key

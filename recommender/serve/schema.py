@@ -94,6 +94,13 @@ class RecommendTo(Asked):
     where: Where | None = Field(None, description=WHERE_DOC)
     exclude_seen: bool = Field(True, description="Never an item of the history.")
     run: Name | None = Field(None, description="A run by its name; without it the one that is served.")
+    rerank: Name | None = Field(
+        None,
+        description="A fine-tuned run that puts the best candidates into its own order; msr: the newest.",
+    )
+    depth: int | None = Field(
+        None, ge=1, le=settings.DEPTH, description="How many candidates are re-ranked; without it 50."
+    )
     explain: bool = Field(False, description="With each item, which of the history are nearest to it.")
 
 
@@ -155,7 +162,10 @@ class Why(Told):
 
 
 class Recommendation(Card):
+    """score: the run's. p_yes: what a re-ranking run makes of it, by which the answer is then ordered."""
+
     score: float
+    p_yes: float | None = None
     explain: Why | None = None
 
 
@@ -260,6 +270,7 @@ class Releases(Told):
 
 class RunFacts(Told):
     name: str
+    kind: str = Field(description="sequential: recommends. msr: re-ranks.")
     release: str | None
     created: str
     items: str

@@ -21,6 +21,7 @@ from recommender.serve.batch import Batcher
 from recommender.serve.errors import Refused
 from recommender.serve.meters import Meters
 from recommender.serve.pool import Pool
+from recommender.serve.settings import RERANKS
 from recommender.serve.snapshot import Mark, Snapshot, mark
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Service:
         self.root, self.store, self.settings, self.trace = root, store, settings, trace
         self.meters = Meters()
         self.pool = Pool(settings.workers, settings.queue)
+        self.reranking = Pool(1, RERANKS)  # apart: a model that takes seconds must not keep searches waiting
         self.batcher = Batcher(self.pool, settings.batch, self.meters)
         self.failed: dict[str, str] | None = None
         self._failed_mark: Mark | None = None
@@ -180,7 +182,8 @@ class Service:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self.pool.close)
+        for pool in (self.pool, self.reranking):
+            await asyncio.to_thread(pool.close)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -45,12 +45,14 @@ def found_run(root: Path, asked: str | None) -> str | None:
     chosen = runs.promoted(root)
     if chosen is not None:
         return chosen.name
-    return next((run.name for run in runs.list_runs(root) if usable(run)), None)
+    answers = (run for run in runs.list_runs(root) if run.kind == runs.SEQUENTIAL and usable(run))
+    return next((run.name for run in answers), None)
 
 
 def usable(run: runs.Run) -> bool:
-    """Whether it has weights to answer with."""
-    return (run.folder / "checkpoint" / "best.safetensors").exists()
+    """Whether it has weights to answer with; a fine-tuned one, adapters to re-rank with."""
+    weights = "adapter" if run.kind == runs.MSR else "checkpoint/best.safetensors"
+    return (run.folder / weights).exists()
 
 
 def mark(root: Path, settings: Settings) -> Mark:

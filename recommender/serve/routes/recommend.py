@@ -11,6 +11,8 @@ from featurestore.errors import BadInput
 from recommender.retrieve import Retriever, facts
 from recommender.serve.routes.common import Serving, as_json, check_k, refusals
 from recommender.serve.schema import Recommended, RecommendTo
+from recommender.serve.service import Service
+from recommender.serve.settings import DEPTH
 from recommender.serve.snapshot import Snapshot
 from recommender.serve.why import nearest_in_history
 
@@ -23,13 +25,25 @@ async def recommend(service: Serving, asked: RecommendTo) -> Response:
     check_k(asked.k, service)
     if (asked.user is None) == (asked.history is None):
         raise BadInput("recommend takes a user or a history, one of the two")
-    return as_json(await service.work(lambda snapshot: _recommended(snapshot, asked)))
+    if asked.rerank is None:
+        return as_json(await service.work(lambda snapshot: _recommended(snapshot, asked, service)))
+    if asked.k > DEPTH:
+        raise BadInput(f"k is {asked.k}; of a re-ranked answer it is at most {DEPTH}", remedy="ask for fewer")
+    with service.lease() as snapshot:
+        return as_json(await service.reranking.run(lambda: _recommended(snapshot, asked, service)))
 
 
-def _recommended(snapshot: Snapshot, asked: RecommendTo) -> dict[str, Any]:
+def _recommended(snapshot: Snapshot, asked: RecommendTo, service: Service) -> dict[str, Any]:
     retriever = snapshot.retriever(asked.run)
     found = retriever.recommend(
-        asked.user, history=asked.history, k=asked.k, where=asked.where, exclude_seen=asked.exclude_seen
+        asked.user,
+        history=asked.history,
+        k=asked.k,
+        where=asked.where,
+        exclude_seen=asked.exclude_seen,
+        rerank=asked.rerank,
+        depth=asked.depth,
+        device=service.settings.device,
     )
     told = facts(found)
     ids = found["item_id"].to_pylist()
@@ -37,6 +51,9 @@ def _recommended(snapshot: Snapshot, asked: RecommendTo) -> dict[str, Any]:
     cards = snapshot.cards.of(rows)
     scored = zip(cards, found["score"].to_pylist(), strict=True)
     items = [card | {"score": score} for card, score in scored]
+    if asked.rerank is not None:
+        for card, p_yes in zip(items, found["p_yes"].to_pylist(), strict=True):
+            card["p_yes"] = p_yes
     if asked.explain:
         for card, near in zip(items, _why(snapshot, retriever, asked, ids), strict=True):
             card["explain"] = {"nearest": near}
