@@ -38,12 +38,12 @@ async function show({ first = false, back = false } = {}) {
     await shown.view.update(route);
     if (back && turn === latest) scrollTo(0, scrolled);
   } catch (error) {
-    if (turn === latest) { shown = null; fill(main, failure(error, { again: () => show() })); }
+    if (turn === latest) { shown = null; fill(main, failure(error, { again: () => show(), level: "h1" })); }
   }
 }
 
 const lost = (name) => ({
-  element: nothing("No such page", `There is nothing under “${name}”.`, { action: h("a", { class: "button", href: "#/" }, "To the search") }),
+  element: nothing("No such page", `There is nothing under “${name}”.`, { level: "h1", action: h("a", { class: "button", href: "#/" }, "To the search") }),
   update() { document.title = "Not there · Dualview"; },
 });
 

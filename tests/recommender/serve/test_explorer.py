@@ -225,7 +225,7 @@ def test_an_item_has_a_page_with_its_words_neighbours_and_lineage(open_page: Ope
     page.locator(".tree summary:has-text('Release')").click()
     assert "Run" in page.locator(".tree").inner_text()
     page.goto(page.url.replace(item["item_id"], "nothing"))
-    page.wait_for_selector("h2:has-text('Not there')")
+    page.wait_for_selector(".notice h1:has-text('Not there')")
 
 
 def test_a_history_stands_beside_its_recommendations_and_why(open_page: Open, store: Store) -> None:
@@ -408,9 +408,9 @@ def test_a_service_that_does_not_answer_is_said_and_tried_again(open_page: Open)
     page.route("**/v1/similar", lambda route: route.abort())
     page.get_by_role("searchbox").fill("mug")
     page.keyboard.press("Enter")
-    page.wait_for_selector("h2:has-text('No answer')")
+    page.wait_for_selector(".notice h1:has-text('No answer')")
     page.unroute("**/v1/similar")
     page.get_by_role("button", name="Try again").click()
     page.wait_for_selector(".score")
     page.evaluate("location.hash = '#/nowhere'")
-    page.wait_for_selector("h2:has-text('No such page')")
+    page.wait_for_selector(".notice h1:has-text('No such page')")

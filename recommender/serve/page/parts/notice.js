@@ -2,13 +2,13 @@
 import { Refused } from "../lib/api.js";
 import { h, icon } from "../lib/dom.js";
 
-/** An error where an answer would be. A fault of the page itself is not hidden: it goes on to the console. */
-export function failure(error, { again } = {}) {
+/** An error where an answer would be; level: of its heading, h1 where the page has no other. A fault of the page itself is not hidden: it goes on to the console. */
+export function failure(error, { again, level = "h2" } = {}) {
   if (!(error instanceof Refused)) console.error(error);
   const told = error instanceof Refused ? error.message : "The page made a mistake.";
   const remedy = error instanceof Refused ? here(error.remedy) : "Load it again; the console says more.";
   return h("div", { class: "notice error", role: "alert" },
-    icon("warning"), h("h2", {}, heading(error)), h("p", {}, told), remedy && h("p", { class: "remedy" }, remedy),
+    icon("warning"), h(level, {}, heading(error)), h("p", {}, told), remedy && h("p", { class: "remedy" }, remedy),
     again && mayPass(error) && h("button", { class: "button slim", type: "button", on: { click: again } }, "Try again"));
 }
 
@@ -35,8 +35,8 @@ export function wrong(error) {
 }
 
 /** Nothing found, nothing chosen. */
-export function nothing(title, text, { sign = "empty", action } = {}) {
-  return h("div", { class: "notice" }, icon(sign), h("h2", {}, title), text && h("p", {}, text), action);
+export function nothing(title, text, { sign = "empty", action, level = "h2" } = {}) {
+  return h("div", { class: "notice" }, icon(sign), h(level, {}, title), text && h("p", {}, text), action);
 }
 
 /** Cards to come. */

@@ -53,7 +53,7 @@ export function create() {
     } catch (error) {
       if (isCancelled(error)) return undefined;
       fill(past);
-      fill(results, failure(error, { again: () => update({ params, name }) }));
+      fill(results, failure(error, { again: () => update({ params, name }), level: "h1" }));
     }
     results.classList.remove("waiting");
     return undefined;
@@ -61,7 +61,7 @@ export function create() {
 
   async function invite() {
     fill(past, h("h2", {}, "History"), h("p", { class: "told" }, "Choose a user, and what they took stands here."));
-    fill(results, nothing("For whom?", "Choose a user above. Their history then stands beside what a trained model would recommend next, and why.", { sign: "user" }));
+    fill(results, nothing("For whom?", "Choose a user above. Their history then stands beside what a trained model would recommend next, and why.", { sign: "user", level: "h1" }));
     const { users: some } = await get("v1/users", { limit: 8 });
     if (!asked.user) {
       results.firstElementChild.append(h("div", { class: "hints" }, some.map((user) =>

@@ -72,7 +72,7 @@ export function create() {
     } catch (error) {
       if (isCancelled(error)) return;
       if (ofWeights(error)) fill(panel.wrong, wrong(error));
-      fill(results, failure(error, { again: () => update(route) }));
+      fill(results, failure(error, { again: () => update(route), level: "h1" }));
     }
     results.classList.remove("waiting");
   }
@@ -81,7 +81,7 @@ export function create() {
     const picture = query.picture && dropped(query.picture);
     if (query.picture && !picture) {
       return () => nothing("The picture is not here", "This address asks with a picture that was dropped on another page. Drop it here, or ask without it.",
-        { sign: "picture", action: h("a", { class: "button", href: toLink({ ...query, picture: null }) }, "Ask without it") });
+        { level: "h1", sign: "picture", action: h("a", { class: "button", href: toLink({ ...query, picture: null }) }, "Ask without it") });
     }
     const answer = readAnswer(picture ? await byPicture(picture.file, signal) : await post("v1/similar", toBody(query), signal));
     panel.used(query, answer.used);
@@ -115,7 +115,7 @@ export function create() {
   async function catalogue(signal) {
     const found = await get("v1/items", { where: query.where.trim(), offset: query.page * PAGE, limit: PAGE }, signal);
     panel.used(query, {});
-    if (!found.items.length) return () => nothing(query.where ? "No item satisfies the filter" : "The catalogue is empty", query.where ? "Widen it, or take it away." : "Ingest items, then publish a release.");
+    if (!found.items.length) return () => nothing(query.where ? "No item satisfies the filter" : "The catalogue is empty", query.where ? "Widen it, or take it away." : "Ingest items, then publish a release.", { level: "h1" });
     const cards = found.items.map((item) => card(item, { like: side("like") }));
     const start = query.page * PAGE;
     return () => [

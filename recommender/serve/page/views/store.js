@@ -73,7 +73,7 @@ function current(status) {
 
 function drawReleases({ current: now, releases }) {
   if (!releases.length) return h("p", { class: "told" }, "Nothing was published.");
-  return table(["Release", "Made", "Items", "Events", ""], releases.map((one) => [
+  return table(["Release", "Made", "Items", "Events", "State"], releases.map((one) => [
     [h("b", {}, one.name), one.tag && h("span", { class: "told" }, ` ${one.tag}`)], time(one.created), grouped(one.items), grouped(one.events), one.name === now && state("answers", "good")]));
 }
 
@@ -81,7 +81,7 @@ function drawRuns({ runs }) {
   if (!runs.length) return h("p", { class: "told" }, "No model was trained yet: dualview train STORE");
   const measures = [...new Set(runs.flatMap((one) => Object.keys(flat(one.validation))))].slice(0, 3);
   const tests = [...new Set(runs.flatMap((one) => Object.keys(flat(one.test))))].slice(0, 3);
-  return table(["Run", "Items as", "Release", "Epochs", ...measures.map((name) => `validation ${name}`), ...tests.map((name) => `test ${name}`), ""], runs.map((one) => [
+  return table(["Run", "Items as", "Release", "Epochs", ...measures.map((name) => `validation ${name}`), ...tests.map((name) => `test ${name}`), "State"], runs.map((one) => [
     h("a", { href: link("recommend", "", { run: one.name }) }, one.name), one.items, one.release ?? "–", one.epochs,
     ...measures.map((name) => score(flat(one.validation)[name])), ...tests.map((name) => score(flat(one.test)[name])),
     [one.served && state("recommends", "good"), one.promoted && state("promoted", "good"), !one.usable && state("no weights", "warm"), !one.finished && state("not finished", "warm")]]));
