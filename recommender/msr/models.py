@@ -44,6 +44,11 @@ def load(folder: Path, config: MsrConfig, device: str = "auto", ref: ModelRef | 
     options = TransformersOptions(prompt="", dtype=config.dtype, max_pixels=config.max_pixels)
     chat = load_chat(folder, options, str(pick_device(device)))
     chat.model.eval()
+    if getattr(chat.model.config.get_text_config(), "is_encoder_decoder", False):
+        raise BadInput(
+            f"the model in {folder} reads with an encoder; an answer is looked for at the end of what a decoder reads",
+            remedy="a decoder-only model, such as Qwen2.5-VL, LLaVA-NeXT or SmolLM2",
+        )
     if config.image and not chat.sees:
         raise BadInput(
             f"the model in {folder} reads no pictures", remedy="image = false, or a model that sees"

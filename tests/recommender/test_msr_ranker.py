@@ -3,11 +3,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from featurestore.errors import BadInput, NotFound
+from recommender.msr import models
 from recommender.msr.examples import Example
 from recommender.msr.ranker import Ranker, SlowRanking
 from tests.recommender import asking
@@ -116,6 +118,19 @@ def test_examples_come_back_in_their_order() -> None:
     found = model.score_examples(told)
     expected = [model.score(each.preference, [each.candidate])[0] for each in told]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_model_with_an_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = models.load_chat
+
+    def with_encoder(*given: Any) -> Any:
+        chat = plain(*given)
+        chat.model.config.is_encoder_decoder = True
+        return chat
+
+    monkeypatch.setattr(models, "load_chat", with_encoder)
+    with pytest.raises(BadInput, match="reads with an encoder"):
+        Ranker.open(asking.folder("llm"), config=asking.config("llm"), device="cpu")
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
