@@ -76,6 +76,7 @@ ANNOUNCED: dict[str, list[str]] = {
     "gc": ["{store}", "--keep", "1"],
     "forget": ["{store}", "--user", "{user}", "--item", "{item}"],
     "export": ["{store}", "{new}"],
+    "serve": ["{store}"],
 }
 ASKED: dict[str, list[str]] = {
     "status": ["{store}"],
