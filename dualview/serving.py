@@ -44,7 +44,10 @@ def serve(
         "api_key": settings.api_key is not None,
     }
     if dry_run:
-        _say(told | {"url": _url(settings.host, settings.port), "listening": False}, as_json)
+        _say(
+            {"dry_run": True} | told | {"url": _url(settings.host, settings.port), "listening": False},
+            as_json,
+        )
         return
     from recommender.serve.app import create_app
 
