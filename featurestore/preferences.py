@@ -26,6 +26,7 @@ TABLE = schema.PREFERENCES
 KIND = "preference"  # of the recipes
 LOCK_FILE = "preferences.lock.json"
 FORMAT = 1
+FILTERED = 100  # users that a query names; more are picked out of what was read
 
 STATE_ID = "state_id"  # of recipe, user and input_hash
 RECIPE = "recipe"  # the recipe's whole hash
@@ -69,13 +70,16 @@ SCHEMA = pa.schema(
 def read(
     tables: Tables, *, recipe: str | None = None, users: Collection[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows by columns of SCHEMA, ordered by user, recipe, start, step and end. recipe: only those made by it."""
+    """Rows by columns of SCHEMA, ordered by user, recipe, start, step and end. recipe, users: only theirs."""
     if not tables.exists(TABLE):
         return []
-    condition = f"{RECIPE} = '{recipe}'" if recipe is not None else None
-    rows: list[dict[str, Any]] = tables.read(TABLE, filter=condition).to_pylist()
-    if users is not None:
-        wanted = set(users)
+    asked = [f"{RECIPE} = '{recipe}'"] if recipe is not None else []
+    wanted = None if users is None else set(users)
+    if wanted is not None and len(wanted) <= FILTERED:
+        names = ", ".join("'" + name.replace("'", "''") + "'" for name in sorted(wanted))
+        asked.append(f"{schema.USER_ID} IN ({names})" if names else "false")
+    rows: list[dict[str, Any]] = tables.read(TABLE, filter=" AND ".join(asked) or None).to_pylist()
+    if wanted is not None:
         rows = [row for row in rows if row[schema.USER_ID] in wanted]
     return sorted(rows, key=lambda r: (r[schema.USER_ID], r[RECIPE], r[START], r[STEP], r[END], r[STATE_ID]))
 

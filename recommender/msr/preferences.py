@@ -71,18 +71,20 @@ class Preferences:
         release: str | Release = "latest",
         variant: Variant = "recurrent",
         recipe: str | None = None,
+        users: Sequence[str] | None = None,
     ) -> Preferences:
         """What a store holds for a log.
 
         log: of `release`, as a split has it; None for all of its events. variant: the recipe of this kind that was
-        used last; recipe: this one instead, by its id or the beginning of it.
+        used last; recipe: this one instead, by its id or the beginning of it. users: only theirs are read, which is
+        quick for a few.
 
         Raises NotFound where no preference was ever made so.
         """
         opened = store.release(release) if isinstance(release, str) else release
         chosen = recipe_of(store, variant=variant, recipe=recipe)
         whole = EventLog.from_release(opened) if log is None else log
-        rows = stored.read(store.tables, recipe=chosen.id)
+        rows = stored.read(store.tables, recipe=chosen.id, users=users)
         return cls(chosen, Told(whole, item_texts(opened, chosen)), rows)
 
     def before(self, rows: Int64 | Sequence[int]) -> list[Preference | None]:
@@ -148,8 +150,8 @@ def latest(
     recipe: str | None = None,
 ) -> dict[str, str]:
     """user id -> preference as of all that the log holds, of those who have one; arguments as of `Preferences.open`."""
-    found = Preferences.open(store, log=log, release=release, variant=variant, recipe=recipe).now(users)
-    return {preference.user: preference.text for preference in found if preference is not None}
+    known = Preferences.open(store, log=log, release=release, variant=variant, recipe=recipe, users=users)
+    return {each.user: each.text for each in known.now(users) if each is not None}
 
 
 def recipe_of(store: Store, *, variant: Variant = "recurrent", recipe: str | None = None) -> Recipe:

@@ -7,15 +7,14 @@ that was killed goes on where it stood.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from featurestore import journal, schema, spelling
+from featurestore import journal, schema
 from featurestore import preferences as stored
-from featurestore.errors import BadInput, NotFound, did_you_mean
-from featurestore.files import sha256_text
+from featurestore.errors import BadInput
 from featurestore.schema import PREFERENCES, Status
 from ingest.cells import Progress, Silent
 from ingest.describe import base, recipes
@@ -26,11 +25,10 @@ from ingest.describe.spool import Spool
 from ingest.describe.stored import answer_in
 from ingest.encode.base import Tools
 from ingest.encode.models import Models
-from recommender.config import Config
-from recommender.data import split_of
 from recommender.msr.preferences_recipe import PreferenceOptions, draft, item_texts, typed_options
 from recommender.msr.preferences_walk import Asker, Question, Walk, Writer
-from recommender.msr.states import POINTS, Node, Point, Told, ends_of, nodes
+from recommender.msr.preferences_wanted import Wanted
+from recommender.msr.states import POINTS, Node, Point, Told, nodes
 from recommender.splits import Split
 
 if TYPE_CHECKING:
@@ -112,6 +110,7 @@ def compute(
     k_core: tuple[int, int] | None = None,
     release: str = "latest",
     points: Sequence[Point] = POINTS,
+    rows: Sequence[int] | None = None,
     users: Sequence[str] | None = None,
     sample: int | None = None,
     seed: int = 0,
@@ -127,11 +126,11 @@ def compute(
     """Make the preferences that are not there yet.
 
     split: over the log of `release`, or the name of one; k_core: as of `recommender.config.Config`, beside a name.
-    points: which events of each user a
-    preference is wanted for, of all that came before it: the last one of training, the targets of validation and test,
-    the one to come. users: only these ids; sample: only so many, drawn by `seed`, the same ones and more for a larger
-    number. failed: states that failed for good are tried again. max_cost, yes, device, batch_size, wait, progress: as
-    of `ingest.materialize.materialize`.
+    points: which events of each user a preference is wanted for, of all that came before it: the last one of training,
+    the targets of validation and test, the one to come. rows: these events instead, rows of the split's log.
+    users: only these ids; sample: only so many, drawn by `seed`, the same ones and more for a larger number. failed:
+    states that failed for good are tried again. max_cost, yes, device, batch_size, wait, progress: as of
+    `ingest.materialize.materialize`.
 
     Raises BadInput, NotFound for a release, user, feature or prompt that is not there, ModelUnavailable, Conflict.
     """
@@ -143,10 +142,9 @@ def compute(
     if min(n for n in (commit_rows, batch_size) if n is not None) < 1:
         raise BadInput("commit_rows and batch_size are 1 or more", remedy="leave them out for the defaults")
     shown = progress or Silent()
+    wanted = Wanted(split, k_core, points, rows, users, sample, seed)
     with store.lock("preferences", wait):
-        work = _Work.of(
-            store, options, split, k_core, release, points, users, sample, seed, device, read_only=False
-        )
+        work = _Work.of(store, options, release, wanted, device, read_only=False)
         store.artifacts.put(work.prompt.contents)
         stored.keep_recipe(store.root, work.recipe)
         maker = base.maker(options.backend)
@@ -190,6 +188,7 @@ def plan(
     k_core: tuple[int, int] | None = None,
     release: str = "latest",
     points: Sequence[Point] = POINTS,
+    rows: Sequence[int] | None = None,
     users: Sequence[str] | None = None,
     sample: int | None = None,
     seed: int = 0,
@@ -197,9 +196,8 @@ def plan(
     device: str = "auto",
 ) -> PreferencePlan:
     """What `compute` would ask with the same arguments; raises as it does, asks nobody and writes nothing."""
-    work = _Work.of(
-        store, options, split, k_core, release, points, users, sample, seed, device, read_only=True
-    )
+    wanted = Wanted(split, k_core, points, rows, users, sample, seed)
+    work = _Work.of(store, options, release, wanted, device, read_only=True)
     walk = work.walk(store)
     ask, questions = _open(walk, work, failed)
     prompted = work.options if isinstance(work.options, PromptedOptions) else None
@@ -237,25 +235,19 @@ class _Work:
         cls,
         store: Store,
         options: PreferenceOptions,
-        split: Split | str,
-        k_core: tuple[int, int] | None,
         release: str,
-        points: Sequence[Point],
-        users: Sequence[str] | None,
-        sample: int | None,
-        seed: int,
+        asked: Wanted,
         device: str,
         *,
         read_only: bool,
     ) -> _Work:
         opened = store.release(release)
-        cut = split if isinstance(split, Split) else split_of(opened, _config(split, k_core))
-        ends = _chosen(cut, ends_of(cut, points), users, sample, seed)
+        log, ends = asked.of(opened)
         recipe, prompt = draft(store.root, opened, options, Models(store.root, read_only=read_only), device)
         shape = options.shape
-        wanted = [node for user, asked in ends.items() for node in nodes(user, asked, shape)]
+        wanted = [node for user, each in ends.items() for node in nodes(user, each, shape)]
         wanted.sort(key=lambda node: (node.step, node.user, node.start, node.end))
-        told = Told(cut.log, item_texts(opened, recipe))
+        told = Told(log, item_texts(opened, recipe))
         return cls(recipe, prompt, typed_options(options), opened, told, wanted)
 
     @property
@@ -280,40 +272,10 @@ class _Work:
         }
 
 
-def _config(split: str, k_core: tuple[int, int] | None) -> Config:
-    """Raises BadInput for an unknown split."""
-    names = get_args(Config.model_fields["split"].annotation)
-    if split not in names:
-        raise BadInput(f"there is no split '{split}'", remedy=did_you_mean(split, names))
-    return Config.of(split=split, k_core=k_core)
-
-
 def _open(walk: Walk, work: _Work, failed: bool) -> tuple[int, list[Question]]:
     """(states that are to be asked about, those of them that can be asked about already)."""
     questions = [each for step in work.steps for each in walk.questions(step, failed=failed)]
     return len(work.wanted) - walk.tally.current - walk.tally.failed_before, questions
-
-
-def _chosen(
-    split: Split, ends: Mapping[int, set[int]], users: Sequence[str] | None, sample: int | None, seed: int
-) -> dict[int, set[int]]:
-    """The users that are asked for. Raises NotFound for an id that the log does not have."""
-    ids = split.log.user_ids.tolist()
-    if users is not None:
-        place = {name: row for row, name in enumerate(ids)}
-        for name in users:
-            if name not in place:
-                raise NotFound(
-                    f"the log has no user '{name}'", remedy=spelling.hint(split.log.user_ids, name)
-                )
-        wanted = {place[name] for name in users}
-        ends = {user: found for user, found in ends.items() if user in wanted}
-    if sample is not None:
-        if sample < 1:
-            raise BadInput(f"{sample} users", remedy="1 or more, or leave it out for all")
-        drawn = sorted(ends, key=lambda user: sha256_text(f"{seed}:{ids[user]}"))[:sample]
-        ends = {user: ends[user] for user in sorted(drawn)}
-    return dict(ends)
 
 
 def _drop_committed(store: Store, recipe: Recipe, spool: Spool) -> None:

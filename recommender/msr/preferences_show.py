@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from featurestore import preferences as stored
-from featurestore import schema, spelling
+from featurestore import schema
 from featurestore.errors import NotFound
 from featurestore.recipe import SHORT
 from featurestore.schema import Status
 from recommender.events import EventLog
 from recommender.msr.preferences import valid
 from recommender.msr.preferences_recipe import item_texts, shortened
+from recommender.msr.preferences_wanted import near_user
 from recommender.msr.states import Told
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def states_of(store: Store, user: str, *, release: str = "latest") -> list[Shown
             f"there are no preferences of user '{user}'",
             remedy=f"dualview preferences {store.root} --user '{user}' --backend ..."
             if known
-            else spelling.hint(log.user_ids, user),
+            else near_user(log, user),
         )
     titles = dict(
         zip(

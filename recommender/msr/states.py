@@ -112,6 +112,18 @@ def ends_of(split: Split, points: Iterable[Point]) -> dict[int, set[int]]:
     return found
 
 
+def ends_at(log: EventLog, rows: Iterable[int]) -> dict[int, set[int]]:
+    """The same for any events: rows of the log."""
+    found: dict[int, set[int]] = {}
+    for row in rows:
+        if not 0 <= row < len(log):
+            raise BadInput(f"row {row} is none of the log's", remedy=f"rows are 0..{len(log) - 1}")
+        user = int(log.users[row])
+        if row > log.offsets[user]:
+            found.setdefault(user, set()).add(row - int(log.offsets[user]))
+    return found
+
+
 @dataclass(frozen=True)
 class Told:
     """What a log says of its events. texts: what is said of each item, by item id; "" for nothing."""

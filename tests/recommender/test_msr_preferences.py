@@ -366,6 +366,18 @@ def test_a_state_that_was_not_computed_for_an_event_serves_it_if_it_ends_before(
     assert found == [None, None, None, 3, 3, 3, 6]
 
 
+def test_any_events_can_be_asked_for(store: Store, teller: Teller) -> None:
+    split = split_of(store)
+    rows_ = [2, 5, int(split.log.offsets[1])]  # two of u0's, and u1's first, before which there is nothing
+    report = make(store, split=split, rows=rows_)
+    assert report.users == 1
+    known = Preferences.open(store, log=split.log, users=["u0"])
+    assert [each and (each.end, each.behind) for each in known.before(rows_)] == [(2, 0), (5, 0), None]
+    assert len(Preferences.open(store, users=[])) == 0
+    with pytest.raises(BadInput, match="none of the log's"):
+        make(store, split=split, rows=[len(split.log)])
+
+
 def test_preferences_that_nobody_made_are_named(store: Store, teller: Teller) -> None:
     with pytest.raises(NotFound, match="no recurrent preferences"):
         Preferences.open(store)
