@@ -189,6 +189,10 @@ class Snapshot:
         cards = dict(zip(there, self.cards.of(there.values()), strict=True))
         return {each: cards[each]["title"] if each in cards else None for each in rows}
 
+    def is_exact(self, feature: str) -> bool:
+        """Whether its index looks at every vector."""
+        return bool(self.release.facts(feature)["index"].get("exact", True))
+
     def index_facts(self, names: Any, *, exact: bool = False) -> list[dict[str, Any]]:
         """How neighbours are found by each feature, and the recall that was measured."""
         return [self._index_facts(name, exact) for name in names]
