@@ -42,6 +42,7 @@ class MsrReader:
             )
         seeds = seeds_of(document)
         floors = document.names("baselines", known=FLOORS)
+        document.known(document.table("pairs"), PairOptions.model_fields, "pairs", what="option")
         pairs = self._checked(lambda: PairOptions.of(**document.table("pairs")), "pairs")
         preferences = {each: self._preference(each) for each in document.table("preference")}
         arms = {each: self._arm(each, preferences) for each in document.table("arm")}
@@ -126,6 +127,7 @@ class MsrReader:
         table = self.document.table("preference", name)
         if name == HISTORY:
             raise self.document.refusal(f"'{HISTORY}' is what is not written", "preference", name)
+        self.document.known(table, PreferenceOptions.model_fields, "preference", name, what="option")
         return self._checked(lambda: PreferenceOptions.of(**table), "preference", name)
 
     def _arm(self, name: str, preferences: dict[str, PreferenceOptions]) -> Arm:
