@@ -1,6 +1,7 @@
 """SQL over a store, read-only: every table a view, and `catalogue`, which joins them.
 
     items, images, interactions, quarantine      as stored; removed items are still in `items`
+    preferences                                  states of users' preferences; today's only, no release holds them
     feature_NAME                                 the active recipe's cells (a dot in a feature's name becomes _)
     NAME__RECIPE8                                cells of any recipe, kept from earlier ones
     catalogue                                    live items, with feature_NAME and feature_NAME_status of each feature

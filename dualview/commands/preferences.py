@@ -30,7 +30,7 @@ def run(
         str | None,
         typer.Option(
             "--prompt",
-            help="A shipped prompt, or a file beside features.toml.",
+            help="A shipped prompt, or a file.",
             show_default="msr-preference, of template msr-list",
         ),
     ] = None,
@@ -148,8 +148,8 @@ def run(
         )
     given: dict[str, Any] = {
         "backend": backend,
-        "model": model,
-        "prompt": prompt,
+        "model": _here(model) if backend != "openai" else model,
+        "prompt": _here(prompt),
         "block": block,
         "last": last,
         "direct": direct,
@@ -182,6 +182,16 @@ def run(
         _print(report, str(store))
     if report.error or report.failed:
         raise typer.Exit(2)
+
+
+def _here(given: str | None) -> str | None:
+    """A path as the shell means it: what the store resolves would start at the store."""
+    from pathlib import Path
+
+    if given is None:
+        return None
+    path = Path(given).expanduser()
+    return str(path.resolve()) if path.exists() else given
 
 
 def _pair(given: str | None) -> tuple[int, int] | None:

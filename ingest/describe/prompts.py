@@ -169,7 +169,7 @@ def find(spec: str, root: Path) -> Prompt:
         except OSError as error:
             raise NotFound(
                 f"the prompt file {path} cannot be read ({error.strerror})",
-                remedy="correct `prompt` in features.toml: a relative path starts at that file",
+                remedy="correct `prompt`: a relative path starts at the folder of features.toml",
             ) from None
         except UnicodeDecodeError as error:
             raise BadInput(f"{path} is not UTF-8 (byte {error.start})", remedy="save it as UTF-8") from None

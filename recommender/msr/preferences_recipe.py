@@ -38,7 +38,9 @@ class PreferenceOptions(BaseModel):
 
     backend: str = Field(description="the describer: template, transformers or openai")
     model: str | None = Field(None, description="hub id or folder; what an endpoint calls it")
-    prompt: str | None = Field(None, description="shipped prompt or file; none: msr-preference, or msr-list")
+    prompt: str | None = Field(
+        None, description="shipped prompt, or a file (a relative path starts at the store)"
+    )
     block: int = Field(3, ge=1, description="events that one step reads")
     last: int | None = Field(None, ge=1, description="events of a user that are read at most, the latest")
     direct: bool = Field(False, description="one prompt over all events instead of steps")
@@ -84,6 +86,11 @@ def typed_options(options: PreferenceOptions) -> DescribeOptions:
                 remedy=f"give {taken} by itself" if taken != "slots" else "remove it",
             )
     maker = base.maker(options.backend)
+    if maker.needs_model and options.model is None:
+        raise BadInput(
+            f"preferences: '{options.backend}' needs a model",
+            remedy="name one: --model ID, a hub id, a folder, or what the endpoint calls it",
+        )
     default = WRITTEN if issubclass(maker.options, PromptedOptions) else LISTED
     given = {**options.options, "prompt": options.prompt or default, "labels": options.labels}
     return typed("preferences", maker.name, maker.options, given)

@@ -429,7 +429,7 @@ def test_a_users_states_are_shown_beside_the_items(store: Store, teller: Teller)
         ({"split": "leave-two-out"}, "did you mean 'leave-one-out'"),
         ({"points": ["tset"]}, "known: train, valid, test, now"),
         ({"sample": 0}, "1 or more"),
-        ({"backend": "transformers"}, "model ="),
+        ({"backend": "transformers"}, "--model"),
         ({"backend": "template", "prompt": "msr-preference"}, "without {words}"),
     ],
 )
