@@ -69,6 +69,7 @@ ANNOUNCED: dict[str, list[str]] = {
     "publish": ["{store}", "--tag", "other"],
     "train": ["{store}", "--items", "id+text", "--set", "width=8"],
     "msr train": ["{store}", "--model", "{llm}", "--set", 'answers=["y", "n"]', "--pairs", "users=4"],
+    "msr run": ["{msr}"],
     "evaluate": ["{store}", "latest"],
     "promote": ["{store}", "latest"],
     "demo": ["{new}"],
@@ -109,6 +110,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     fit(store, items="id", epochs=1, length=10, width=8)
     more = shop / "more.csv"
     more.write_text("item_id,title,image\nnew-1,Fine,\n,No id,\nnew-2,Gone,away.png\n")
+    msr = folder / "msr.toml"
+    data = f'[data.shop]\nrelease = "{store.root}"\n'
+    msr.write_text(f'kind = "msr"\nname = "m"\n{data}[arm.text-only]\nmodel = "{tiny_vlms.llm()}"\n')
     event = store.sql("select user_id, item_id from interactions limit 1").to_pylist()[0]
     return {
         **{name: str(opened.root) for name, opened in stores.items()},
@@ -118,6 +122,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "item": event["item_id"],
         "user": event["user_id"],
         "llm": str(tiny_vlms.llm()),
+        "msr": str(msr),
     }
 
 
