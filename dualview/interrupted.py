@@ -70,7 +70,7 @@ def preferences(store: Store) -> AbstractContextManager[None]:
             since = f"{schema.UPDATED_AT} >= timestamp '{begun}'"
             count = int(store.tables.dataset(name).count_rows(since))
         kept = f"states committed, and kept: {count:,}" if count else "no state was committed"
-        return f"{kept}; answers that were not are kept too; {AGAIN} to make the rest"
+        return f"{kept}; what a model answered since is kept too; {AGAIN} to make the rest"
 
     return keeping(tell)
 
