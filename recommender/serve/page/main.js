@@ -43,7 +43,8 @@ async function show({ first = false, back = false } = {}) {
 }
 
 const lost = (name) => ({
-  element: nothing("No such page", `There is nothing under “${name}”.`, { level: "h1", action: h("a", { class: "button", href: "#/" }, "To the search") }),
+  element: nothing("No such page", `There is nothing under “${name}”.`,
+    { level: "h1", action: h("a", { class: "button", href: "#/" }, "To the search") }),
   update() { document.title = "Not there · Dualview"; },
 });
 
@@ -58,7 +59,8 @@ function drawBar() {
   const places = VIEWS.filter((view) => view.label).map((view) =>
     h("li", {}, h("a", { href: link(view.name), "data-view": view.name }, icon(view.sign), view.label)));
   fill(document.getElementById("nav"), h("ul", {}, places));
-  const tool = (sign, label, click) => h("button", { class: "icon-only", type: "button", title: label, "aria-label": label, on: { click } }, icon(sign));
+  const tool = (sign, label, click) =>
+    h("button", { class: "icon-only", type: "button", title: label, "aria-label": label, on: { click } }, icon(sign));
   fill(document.getElementById("tools"),
     tool("theme", "Light or dark", () => window.dualviewTheme.toggle()), tool("help", "Keys", help));
 }
@@ -73,7 +75,8 @@ async function nameStore() {
 }
 
 function help() {
-  const single = h("input", { type: "checkbox", checked: singleKeys(), on: { change: () => setSingleKeys(single.checked) } });
+  const single = h("input", { type: "checkbox", checked: singleKeys(),
+    on: { change: () => setSingleKeys(single.checked) } });
   open("Keys",
     h("dl", { class: "keys" }, KEYS.map(([key, does]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)])),
     h("label", { class: "choice gap-above" }, single, "Single keys act without Ctrl or Alt"));
@@ -106,7 +109,8 @@ function askForKey() {
 
 function open(title, ...content) {
   const before = document.activeElement;
-  const close = h("button", { class: "icon-only push", type: "button", "aria-label": "Close", on: { click: () => dialog.close() } }, icon("close"));
+  const close = h("button", { class: "icon-only push", type: "button", "aria-label": "Close",
+    on: { click: () => dialog.close() } }, icon("close"));
   const dialog = h("dialog", { "aria-label": title }, h("div", { class: "row" }, h("h2", {}, title), close), content);
   dialog.addEventListener("close", () => { dialog.remove(); before?.focus?.(); });
   document.body.append(dialog);
@@ -126,7 +130,8 @@ drawBar();
 nameStore();
 listen((event) => show({ back: event.type === "popstate" }));
 history.scrollRestoration = "manual"; // what a view shows comes later than the browser would scroll
-addEventListener("scroll", debounced(() => history.replaceState({ ...history.state, scrolled: scrollY }, ""), 150), { passive: true });
+addEventListener("scroll", debounced(() => history.replaceState({ ...history.state, scrolled: scrollY }, ""), 150),
+  { passive: true });
 addEventListener("release", ({ detail }) => {
   const place = document.getElementById("release");
   if (!place || place.textContent === ` · ${detail}`) return;

@@ -12,7 +12,8 @@ export function readAnswer(answer) {
 
 function toldOf({ release, run, index = [], explain, facts }) {
   const searched = index.map(({ feature, exact, recall }) => {
-    const how = exact ? "searched exactly" : recall === null || recall === undefined ? "searched by an index" : `searched by an index, recall ${recall.toFixed(3)}`;
+    const how = exact ? "searched exactly" : recall === null || recall === undefined ? "searched by an index"
+      : `searched by an index, recall ${recall.toFixed(3)}`;
     return run ? how : `${feature} ${how}`;
   });
   const passing = explain?.items_passing_filter ?? facts?.items_passing_filter;

@@ -26,14 +26,16 @@ async function reached(path, options) {
   if (answer.ok) return answer;
   let said;
   try { said = (await answer.json()).error; } catch { /* not our service's words */ }
-  said ??= { code: "unknown", message: `The service answered ${answer.status}.`, remedy: "Look at the service's log." };
+  said ??= { code: "unknown", message: `The service answered ${answer.status}.`,
+    remedy: "Look at the service's log." };
   if (answer.status === 401 && path !== SESSION) dispatchEvent(new Event("needs-key"));
   throw new Refused(said, answer.status);
 }
 
 /** JSON of a GET. params: as `URLSearchParams` takes them; null and "" are left out. */
 export async function get(path, params = {}, signal) {
-  const asked = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== ""));
+  const given = Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const asked = new URLSearchParams(given);
   const answer = await reached(asked.size ? `${path}?${asked}` : path, { signal });
   return noticed(await answer.json());
 }

@@ -10,7 +10,8 @@ export async function hold(file) {
   let mark = 2166136261;
   for (const byte of data) mark = Math.imul(mark ^ byte, 16777619);
   const name = (mark >>> 0).toString(36) + data.length.toString(36);
-  if (!held.has(name)) held.set(name, { file, address: URL.createObjectURL(file), name: file.name || "pasted picture" });
+  if (!held.has(name)) held.set(name, { file, address: URL.createObjectURL(file),
+    name: file.name || "pasted picture" });
   return name;
 }
 

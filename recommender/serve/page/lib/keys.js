@@ -15,14 +15,16 @@ export const KEYS = [
 export const singleKeys = () => recall("single-keys", true);
 export const setSingleKeys = (on) => remember("single-keys", on);
 
-const typing = (element) => element.matches?.("input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]");
+const TYPED = "input:not([type=range]):not([type=checkbox]):not([type=radio]), textarea, select, [contenteditable]";
+const typing = (element) => element.matches?.(TYPED);
 
 /** Listen for the whole page. actions: {search, help, view(n)}. */
 export function listenKeys(actions) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const card = event.target.closest?.("[data-card]");
-    if (event.key === "ArrowDown" && event.target.id === "search" && event.target.getAttribute("role") !== "combobox") {
+    if (event.key === "ArrowDown" && event.target.id === "search"
+      && event.target.getAttribute("role") !== "combobox") {
       document.querySelector("#main [data-card]")?.focus();
       return event.preventDefault();
     }
@@ -38,7 +40,8 @@ export function listenKeys(actions) {
 
 function acted(card, key) {
   const around = card.closest(".card");
-  const target = { "+": ".acts button:nth-of-type(1)", "-": ".acts button:nth-of-type(2)", "−": ".acts button:nth-of-type(2)", d: ".details" }[key];
+  const target = { "+": ".acts button:nth-of-type(1)", "-": ".acts button:nth-of-type(2)",
+    "−": ".acts button:nth-of-type(2)", d: ".details" }[key];
   const found = target && around?.querySelector(target);
   found?.click();
   return Boolean(found);
@@ -50,14 +53,18 @@ function moved(card, key) {
   if (!group || !["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(key)) return false;
   const all = [...group.querySelectorAll("[data-card]")];
   const at = all.indexOf(card);
-  const next = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 }[key] ?? vertical(all, at, key === "ArrowUp");
+  const next = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: all.length - 1 }[key]
+    ?? vertical(all, at, key === "ArrowUp");
   all[Math.min(Math.max(next, 0), all.length - 1)]?.focus();
   return true;
 }
 
 /** The card of the nearest row above or below whose middle is nearest to this one's. */
 function vertical(all, at, up) {
-  const middle = (element) => { const box = element.getBoundingClientRect(); return { x: box.x + box.width / 2, y: box.y }; };
+  const middle = (element) => {
+    const box = element.getBoundingClientRect();
+    return { x: box.x + box.width / 2, y: box.y };
+  };
   const own = middle(all[at]);
   let best = at, distance = Infinity;
   all.forEach((element, place) => {

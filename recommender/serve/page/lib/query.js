@@ -51,7 +51,8 @@ export const isAsked = (query) => Boolean(query.q.trim() || query.like.length ||
 /** The body of POST /v1/similar. Keyword search compares no vectors and takes neither items nor weights. */
 export function toBody(query, { pictured = false } = {}) {
   const words = query.q.trim();
-  const weights = query.weights && Object.fromEntries(Object.entries(query.weights).filter(([, weight]) => weight > 0));
+  const weights = query.weights
+    && Object.fromEntries(Object.entries(query.weights).filter(([, weight]) => weight > 0));
   const mode = words && !pictured ? query.mode : "vector";
   const body = { k: query.k, explain: true };
   if (words) body.text = words;

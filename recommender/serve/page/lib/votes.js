@@ -23,4 +23,5 @@ const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` 
 
 /** The votes as CSV. */
 export const asCsv = () =>
-  ["kind,query,left,right,better", ...votes().map((one) => [one.kind, one.query, one.left, one.right, one.better].map(cell).join(","))].join("\n");
+  ["kind,query,left,right,better", ...votes().map((one) =>
+    [one.kind, one.query, one.left, one.right, one.better].map(cell).join(","))].join("\n");

@@ -9,15 +9,19 @@ const STEP = 70; // pixels that an arrow key moves
 const MANY = 20_000; // points from which drawing is thrifty
 const MORPH = 700; // milliseconds from one layout to another
 
-/** pointed(at or -1, [x, y]): a point is meant, with its place on the screen. chosen(at): it was clicked or entered. */
+const LABEL = "Map of the catalogue. Arrow keys move it, plus and minus zoom, Enter opens the item in the middle, "
+  + "0 shows all.";
+
+/** pointed(at or -1, [x, y]): a point is meant, with its place on the screen. chosen(at): it was clicked, or entered. */
 export function board({ pointed, chosen }) {
   const canvas = h("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map",
-    "aria-label": "Map of the catalogue. Arrow keys move it, plus and minus zoom, Enter opens the item in the middle, 0 shows all." });
+    "aria-label": LABEL });
   const ring = h("div", { class: "ring", hidden: true });
   const cross = h("div", { class: "cross", hidden: true });
   const element = h("div", { class: "board" }, canvas, ring, cross);
   const context = canvas.getContext("2d", { alpha: false });
-  const state = { points: new Float32Array(), colours: new Uint32Array(), order: new Uint32Array(), allowed: () => true, near: () => -1, camera: null, marked: -1, meant: -1 };
+  const state = { points: new Float32Array(), colours: new Uint32Array(), order: new Uint32Array(),
+    allowed: () => true, near: () => -1, camera: null, marked: -1, meant: -1 };
   let image = null, width = 0, height = 0, density = 1, frame = 0, rest = 0;
 
   const draw = () => { frame ||= requestAnimationFrame(() => { frame = 0; paintNow(); }); };
@@ -86,11 +90,18 @@ export function board({ pointed, chosen }) {
     const [mapX, mapY] = toMap(state.camera, x, y, width, height);
     return state.near(mapX, mapY, reach / state.camera.scale, state.allowed);
   };
-  const local = (event) => { const box = canvas.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+  const local = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  };
 
   const fingers = new Map();
   let travelled = 0;
-  canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); fingers.set(event.pointerId, local(event)); travelled = 0; });
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    fingers.set(event.pointerId, local(event));
+    travelled = 0;
+  });
   canvas.addEventListener("pointermove", (event) => {
     const [x, y] = local(event);
     const before = fingers.get(event.pointerId);
@@ -99,7 +110,8 @@ export function board({ pointed, chosen }) {
     if (!state.camera) return;
     const other = [...fingers].find(([id]) => id !== event.pointerId)?.[1];
     if (other) {
-      const grown = Math.hypot(x - other[0], y - other[1]) / Math.max(Math.hypot(before[0] - other[0], before[1] - other[1]), 1);
+      const apart = Math.max(Math.hypot(before[0] - other[0], before[1] - other[1]), 1);
+      const grown = Math.hypot(x - other[0], y - other[1]) / apart;
       state.camera = zoomed(state.camera, grown, (x + other[0]) / 2, (y + other[1]) / 2, width, height);
     } else {
       state.camera = moved(state.camera, x - before[0], y - before[1]);
@@ -121,14 +133,20 @@ export function board({ pointed, chosen }) {
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
     if (!state.camera) return;
-    state.camera = zoomed(state.camera, Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016)), ...local(event), width, height);
+    const factor = Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0016));
+    state.camera = zoomed(state.camera, factor, ...local(event), width, height);
     mean(-1);
     move();
   }, { passive: false });
 
-  const zoomBy = (factor) => { if (state.camera) { state.camera = zoomed(state.camera, factor, width / 2, height / 2, width, height); draw(); } };
+  const zoomBy = (factor) => {
+    if (!state.camera) return;
+    state.camera = zoomed(state.camera, factor, width / 2, height / 2, width, height);
+    draw();
+  };
   canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [STEP, 0], ArrowRight: [-STEP, 0], ArrowUp: [0, STEP], ArrowDown: [0, -STEP] }[event.key];
+    const step = { ArrowLeft: [STEP, 0], ArrowRight: [-STEP, 0], ArrowUp: [0, STEP],
+      ArrowDown: [0, -STEP] }[event.key];
     if (event.ctrlKey || event.metaKey || event.altKey || !state.camera) return;
     if (step) state.camera = moved(state.camera, ...step);
     else if (event.key === "+" || event.key === "=") zoomBy(1.35);
@@ -183,6 +201,11 @@ export function board({ pointed, chosen }) {
       }
       draw();
     },
-    destroy() { watch.disconnect(); document.removeEventListener("theme", draw); cancelAnimationFrame(frame); clearTimeout(rest); },
+    destroy() {
+      watch.disconnect();
+      document.removeEventListener("theme", draw);
+      cancelAnimationFrame(frame);
+      clearTimeout(rest);
+    },
   };
 }

@@ -9,7 +9,7 @@ export function fitting(points, width, height) {
   return { x: (left + right) / 2, y: (low + high) / 2, scale };
 }
 
-/** The range in which all but one in two hundred lie on either side, so that a stray point does not make the rest small. */
+/** The range without one point in two hundred on either side, so that a stray one does not make the rest small. */
 function ends(points, axis) {
   const values = new Float32Array(points.length / 2);
   for (let at = 0; at < values.length; at += 1) values[at] = points[2 * at + axis];
@@ -18,7 +18,8 @@ function ends(points, axis) {
   return [values[cut], values[values.length - 1 - cut]];
 }
 
-export const moved = (camera, dx, dy) => ({ ...camera, x: camera.x - dx / camera.scale, y: camera.y + dy / camera.scale });
+export const moved = (camera, dx, dy) =>
+  ({ ...camera, x: camera.x - dx / camera.scale, y: camera.y + dy / camera.scale });
 
 const LEAST = 40, GREATEST = 400_000;
 
@@ -30,5 +31,7 @@ export function zoomed(camera, factor, px, py, width, height) {
   return { x, y, scale };
 }
 
-export const toScreen = (camera, x, y, width, height) => [(x - camera.x) * camera.scale + width / 2, height / 2 - (y - camera.y) * camera.scale];
-export const toMap = (camera, px, py, width, height) => [(px - width / 2) / camera.scale + camera.x, (height / 2 - py) / camera.scale + camera.y];
+export const toScreen = (camera, x, y, width, height) =>
+  [(x - camera.x) * camera.scale + width / 2, height / 2 - (y - camera.y) * camera.scale];
+export const toMap = (camera, px, py, width, height) =>
+  [(px - width / 2) / camera.scale + camera.x, (height / 2 - py) / camera.scale + camera.y];

@@ -15,8 +15,8 @@ export const quiet = () => themed(QUIET);
 export const scaleColours = () => themed(SCALE);
 
 /**
- * {colours, order, allowed} for a board. told: the service's answer on a column, or null for one colour. only: the group
- * that is looked at, or null.
+ * {colours, order, allowed} for a board. told: the service's answer on a column, or null for one colour. only: the
+ * group that is looked at, or null.
  */
 export function colouring(n, told, only = null) {
   const colours = new Uint32Array(n);
@@ -28,13 +28,16 @@ export function colouring(n, told, only = null) {
   }
   if (told.codes) {
     const tones = groupColours().map(packed);
-    told.codes.forEach((code, at) => { colours[at] = (only === null || only === code) && code >= 0 && code < told.groups.length ? tones[code] : faint; });
-    const front = (at) => (only === null ? told.codes[at] >= 0 && told.codes[at] < told.groups.length : told.codes[at] === only);
+    const named = (code) => code >= 0 && code < told.groups.length;
+    const front = (at) => (only === null ? named(told.codes[at]) : told.codes[at] === only);
+    told.codes.forEach((code, at) => { colours[at] = front(at) ? tones[code] : faint; });
     return { colours, order: layered(all, front), allowed: only === null ? () => true : front };
   }
   const stops = scaleColours().map(packed);
   const span = told.greatest - told.least || 1;
-  told.values.forEach((value, at) => { colours[at] = value === null ? faint : between(stops, (value - told.least) / span); });
+  told.values.forEach((value, at) => {
+    colours[at] = value === null ? faint : between(stops, (value - told.least) / span);
+  });
   return { colours, order: layered(all, (at) => told.values[at] !== null), allowed: () => true };
 }
 

@@ -1,5 +1,5 @@
-// Draws points into the pixels of a canvas. No GPU is asked for, and 100,000 points take a few milliseconds: a disc is a
-// short list of pixels with their coverage, and points off the screen cost one comparison.
+// Draws points into the pixels of a canvas. No GPU is asked for, and 100,000 points take some milliseconds: a disc is
+// a short list of pixels with their coverage, and points off the screen cost one comparison.
 
 /** The pixels of a disc: {half, rows, columns, cover}, places from its middle and coverage from 1 to 256. */
 function disc(radius) {
@@ -11,11 +11,12 @@ function disc(radius) {
       if (cover) found.push([x, y, cover]);
     }
   }
-  return { half, columns: found.map(([x]) => x), rows: found.map(([, y]) => y), cover: Uint16Array.from(found, ([, , cover]) => cover) };
+  return { half, columns: found.map(([x]) => x), rows: found.map(([, y]) => y),
+    cover: Uint16Array.from(found, ([, , cover]) => cover) };
 }
 
 /**
- * Draw points on a ground. image: ImageData. points: Float32Array of x, y pairs. order: which are drawn, the last on top.
+ * Draw points on a ground. image: ImageData. points: Float32Array of x, y pairs. order: which, the last on top.
  * colours: Uint32Array, a colour for each point as `packed` gives it. alpha: 0 to 256, 256 hides what is below.
  */
 export function paint(image, ground, { points, order, colours, camera, radius, alpha }) {
@@ -57,6 +58,7 @@ export function between(stops, at) {
   const low = Math.min(Math.floor(place), stops.length - 2);
   const share = place - low;
   const part = (pixel, shift) => (pixel >> shift) & 255;
-  const mixed = [0, 8, 16].map((shift) => Math.round(part(stops[low], shift) * (1 - share) + part(stops[low + 1], shift) * share));
+  const mix = (shift) => Math.round(part(stops[low], shift) * (1 - share) + part(stops[low + 1], shift) * share);
+  const mixed = [0, 8, 16].map(mix);
   return (0xff000000 | (mixed[2] << 16) | (mixed[1] << 8) | mixed[0]) >>> 0;
 }

@@ -7,12 +7,13 @@ import { picture } from "./picture.js";
 /**
  * One item as a card.
  * options.href: where the picture leads, by default to similar items. parts: [{feature, value, hue}] of the score.
- * badge: {text, both}. like, unlike: what the two buttons do; without them there are none. note: nodes below the facts.
+ * badge: {text, both}. like, unlike: what the two buttons do; without them there are none. note: below the facts.
  */
 export function card(item, { href, parts, badge, like, unlike, note } = {}) {
   const title = item.title || item.id;
   const main = h("a", { href: href ?? link("search", "", { like: item.id }), "data-card": item.id },
-    h("span", { class: "frame" }, picture(item), badge && h("span", { class: `badge${badge.both ? " both" : ""}` }, badge.text)),
+    h("span", { class: "frame" }, picture(item),
+      badge && h("span", { class: `badge${badge.both ? " both" : ""}` }, badge.text)),
     h("span", { class: "title" }, title),
     h("span", { class: "visually-hidden" }, ", similar items"));
   const acts = (like || unlike) && h("div", { class: "acts" },
@@ -54,7 +55,8 @@ export function facts(item) {
 function bar(parts) {
   const total = parts.reduce((sum, part) => sum + Math.max(part.value ?? 0, 0), 0) || 1;
   return h("span", { class: "parts", title: told(parts), role: "img", "aria-label": told(parts) },
-    parts.map((part) => h("span", { style: { "--hue": part.hue, "--share": `${(100 * Math.max(part.value ?? 0, 0)) / total}%` } })));
+    parts.map((part) => h("span",
+      { style: { "--hue": part.hue, "--share": `${(100 * Math.max(part.value ?? 0, 0)) / total}%` } })));
 }
 
 const told = (parts) => parts?.map((part) => `${part.feature} ${score(part.value)}`).join(", ") || null;

@@ -2,19 +2,24 @@
 import { Refused } from "../lib/api.js";
 import { h, icon } from "../lib/dom.js";
 
-/** An error where an answer would be; level: of its heading, h1 where the page has no other. A fault of the page itself is not hidden: it goes on to the console. */
+/**
+ * An error where an answer would be. level: of its heading, h1 where the page has no other. A fault of the page itself
+ * is not hidden: it goes on to the console.
+ */
 export function failure(error, { again, level = "h2" } = {}) {
   if (!(error instanceof Refused)) console.error(error);
   const told = error instanceof Refused ? error.message : "The page made a mistake.";
   const remedy = error instanceof Refused ? here(error.remedy) : "Load it again; the console says more.";
   return h("div", { class: "notice error", role: "alert" },
     icon("warning"), h(level, {}, heading(error)), h("p", {}, told), remedy && h("p", { class: "remedy" }, remedy),
-    again && mayPass(error) && h("button", { class: "button slim", type: "button", on: { click: again } }, "Try again"));
+    again && mayPass(error) && h("button", { class: "button slim", type: "button", on: { click: again } },
+      "Try again"));
 }
 
 /** Remedies are written for the command line; of what the page has a control for, they name that. */
 const CONTROLS = [
-  [/--mode vector/g, "search by Meaning"], [/--mode hybrid/g, "search by Both"], [/--text WORDS/g, "words in the search box"],
+  [/--mode vector/g, "search by Meaning"], [/--mode hybrid/g, "search by Both"],
+  [/--text WORDS/g, "words in the search box"],
   [/--image FILE/g, "a dropped picture"], [/an ITEM_ID/g, "an item"],
   [/send it as Authorization: Bearer KEY/g, "give the key that the service was started with"],
 ];
@@ -41,6 +46,7 @@ export function nothing(title, text, { sign = "empty", action, level = "h2" } = 
 
 /** Cards to come. */
 export function bones(n = 12) {
-  const one = () => h("div", { class: "card" }, h("div", { class: "frame" }), h("div", { class: "bone", style: { height: "14px", width: "80%" } }));
+  const one = () => h("div", { class: "card" }, h("div", { class: "frame" }),
+    h("div", { class: "bone", style: { height: "14px", width: "80%" } }));
   return h("div", { class: "grid bones", "aria-hidden": "true" }, Array.from({ length: n }, one));
 }

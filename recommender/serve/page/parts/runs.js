@@ -2,7 +2,8 @@
 import { constant } from "../lib/api.js";
 import { fill, fresh, h } from "../lib/dom.js";
 
-const usual = (runs) => `the usual${runs.some((run) => run.served) ? `: ${runs.find((run) => run.served).name}` : ""}`;
+const usual = (runs) =>
+  `the usual${runs.some((run) => run.served) ? `: ${runs.find((run) => run.served).name}` : ""}`;
 
 /** changed(name or ""). Returns {element, set(name), ready}: ready has the runs' names. */
 export function runChoice(label, changed) {
@@ -10,7 +11,8 @@ export function runChoice(label, changed) {
   const select = h("select", { id, on: { change: () => changed(select.value) } });
   let wanted = "";
   const ready = constant("v1/runs").then(({ runs }) => {
-    fill(select, h("option", { value: "" }, usual(runs)), runs.map((run) => h("option", { value: run.name }, run.name)));
+    fill(select, h("option", { value: "" }, usual(runs)),
+      runs.map((run) => h("option", { value: run.name }, run.name)));
     select.value = wanted;
     return runs;
   });

@@ -2,16 +2,18 @@
 import { h, icon } from "../lib/dom.js";
 import { hold, pictureIn } from "../lib/dropped.js";
 
-/** changed({q}) on every word, submitted({q}) on Enter, pictured(mark), wrong(text). Returns {element, set(q), focus()}. */
+/** submitted(q), pictured(mark of a picture), wrong(text). Returns {element, set(q), listen()}; `listen` how to cease. */
 export function searchbar({ placeholder, submitted, pictured, wrong }) {
   const input = h("input", {
     type: "search", id: "search", placeholder, autocomplete: "off", spellcheck: "false", enterkeyhint: "search",
     "aria-label": "Search by words", maxlength: "2000",
   });
-  const chooser = h("input", { type: "file", accept: "image/*", class: "visually-hidden", tabindex: "-1", "aria-hidden": "true", id: "picture-file" });
+  const chooser = h("input", { type: "file", accept: "image/*", class: "visually-hidden", tabindex: "-1",
+    "aria-hidden": "true", id: "picture-file" });
   const bar = h("form", { class: "searchbar", role: "search" },
     icon("search"), input,
-    h("button", { class: "icon-only", type: "button", title: "Search by a picture", "aria-label": "Search by a picture", on: { click: () => chooser.click() } }, icon("picture")),
+    h("button", { class: "icon-only", type: "button", title: "Search by a picture",
+      "aria-label": "Search by a picture", on: { click: () => chooser.click() } }, icon("picture")),
     chooser, h("button", { class: "button primary", type: "submit" }, "Search"));
   bar.addEventListener("submit", (event) => { event.preventDefault(); submitted(input.value.trim()); });
   input.addEventListener("keydown", (event) => {
@@ -27,12 +29,11 @@ export function searchbar({ placeholder, submitted, pictured, wrong }) {
   return {
     element: bar,
     set: (q) => { if (document.activeElement !== input || !input.value) input.value = q; },
-    focus: () => { input.focus(); input.select(); },
     listen: () => listenForPictures(bar, take),
   };
 }
 
-/** A picture may be dropped anywhere on the page, and pasted anywhere but where text is typed. Returns how to cease. */
+/** A picture may be dropped or pasted anywhere on the page. Returns how to cease. */
 function listenForPictures(bar, take) {
   const stop = new AbortController();
   const on = (name, listener) => addEventListener(name, listener, { signal: stop.signal });

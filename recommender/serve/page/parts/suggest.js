@@ -3,14 +3,15 @@ import { get, isCancelled } from "../lib/api.js";
 import { debounced, fill, fresh, h, icon } from "../lib/dom.js";
 
 /**
- * source(text, signal): [{value, label, note}]. chosen(value, isSuggested): a suggestion, or what was typed and entered.
+ * source(text, signal): [{value, label, note}]. chosen(value, isSuggested): a suggestion, or what was typed.
  * Returns {element, set(text)}.
  */
 export function suggest({ label, placeholder, sign, action, source, chosen }) {
   const id = fresh("suggest");
   const list = h("ul", { id, role: "listbox", hidden: true, "aria-label": label });
   const input = h("input", {
-    type: "search", id: "search", placeholder, autocomplete: "off", spellcheck: "false", role: "combobox", maxlength: "500",
+    type: "search", id: "search", placeholder, autocomplete: "off", spellcheck: "false", role: "combobox",
+    maxlength: "500",
     "aria-expanded": "false", "aria-controls": id, "aria-autocomplete": "list", "aria-label": label,
   });
   let asking = new AbortController();
@@ -55,15 +56,18 @@ export function suggest({ label, placeholder, sign, action, source, chosen }) {
   input.addEventListener("focus", () => { input.select(); look(); });
   input.addEventListener("blur", () => { soon.cancel(); asking.abort(); close(); });
   input.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowDown" || event.key === "ArrowUp") { event.preventDefault(); step(event.key === "ArrowDown" ? 1 : -1); }
-    else if (event.key === "Escape") {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      step(event.key === "ArrowDown" ? 1 : -1);
+    } else if (event.key === "Escape") {
       event.preventDefault();
       if (!list.hidden) close();
       else if (input.value) input.value = "";
       else input.blur();
     }
   });
-  const form = h("form", { class: "searchbar", role: "search" }, icon(sign), input, h("button", { class: "button primary", type: "submit" }, action));
+  const form = h("form", { class: "searchbar", role: "search" }, icon(sign), input,
+    h("button", { class: "button primary", type: "submit" }, action));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const typed = input.value.trim();

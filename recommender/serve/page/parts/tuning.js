@@ -6,14 +6,18 @@ import { weights } from "./weights.js";
 
 const MODES = [["hybrid", "Both"], ["vector", "Meaning"], ["keyword", "Words"]];
 
-/** features: as the service tells of them. changed(part of a query, done). Returns {element, set(query), used(query, weights), wrong}. */
+/**
+ * features: as the service tells of them. changed(part of a query, done).
+ * Returns {element, set(query), used(query, weights that answered), wrong: where an error of the weights is shown}.
+ */
 export function tuning(features, changed) {
   const sliders = weights(features.map((one) => one.name), (asked, done) => changed({ weights: asked }, done));
   const where = filter((text) => changed({ where: text, page: 0 }, true));
   const mode = segments("Search by", MODES, (value) => changed({ mode: value }, true));
   const diversity = range("Variety", { max: 1, step: 0.05, told: (value) => (value ? value.toFixed(2) : "off") },
     (value, done) => changed({ diversity: value }, done));
-  const number = range("Results", { min: 4, max: GREATEST_K, step: 4, told: String }, (value, done) => changed({ k: value }, done));
+  const number = range("Results", { min: 4, max: GREATEST_K, step: 4, told: String },
+    (value, done) => changed({ k: value }, done));
   const element = h("details", { class: "tuning panel" },
     h("summary", {}, icon("tune"), "Tune"),
     h("div", { class: "stack" }, sliders.element, mode.element, where.element, diversity.element, number.element));
@@ -52,7 +56,8 @@ export function segments(label, choices, changed) {
     return { input, element: h("label", {}, input, text) };
   });
   return {
-    element: h("fieldset", { class: "field bare" }, h("legend", { class: "label" }, label), h("div", { class: "segments" }, inputs.map((one) => one.element))),
+    element: h("fieldset", { class: "field bare" }, h("legend", { class: "label" }, label),
+      h("div", { class: "segments" }, inputs.map((one) => one.element))),
     set: (value) => inputs.forEach(({ input }) => { input.checked = input.value === value; }),
   };
 }

@@ -16,7 +16,8 @@ export function weights(features, changed) {
     automatic.hidden = false;
     changed(asked, done);
   }));
-  const automatic = h("button", { class: "plain", type: "button", hidden: true, on: { click: () => changed(null, true) } }, "Automatic");
+  const automatic = h("button", { class: "plain", type: "button", hidden: true,
+    on: { click: () => changed(null, true) } }, "Automatic");
   const wrong = h("div", { class: "slot" });
   const element = h("fieldset", { class: "field bare" },
     h("legend", { class: "label" }, h("span", {}, "Compare by"), automatic), rows.map((row) => row.element), wrong);
@@ -34,7 +35,8 @@ export function weights(features, changed) {
 }
 
 function slider(name, hue, moved) {
-  const input = h("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": `Weight of ${name}`, style: { "--hue": hue } });
+  const input = h("input", { type: "range", min: "0", max: "1", step: "0.05", "aria-label": `Weight of ${name}`,
+    style: { "--hue": hue } });
   const output = h("output", {});
   const show = (value) => {
     input.value = value;

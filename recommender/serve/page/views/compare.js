@@ -22,7 +22,8 @@ export function create() {
   let asking = new AbortController();
   let voted = null; // what was said of the query that is shown
   const change = (part) => go(toLink({ ...asked, ...part }));
-  const kind = segments("Compare", [["feature", "Two features"], ["run", "Two runs"]], (by) => change({ by, left: "", right: "" }));
+  const kind = segments("Compare", [["feature", "Two features"], ["run", "Two runs"]],
+    (by) => change({ by, left: "", right: "" }));
   const items = itemBox((value, suggested) => change(suggested ? { like: [value], q: "" } : { like: [], q: value }));
   const users = userBox((user) => change({ user, history: [] }));
   const box = h("div", { class: "ask-user" });
@@ -33,7 +34,8 @@ export function create() {
 
   async function prepare() {
     const [{ features }, { runs }] = await Promise.all([constant("v1/features"), constant("v1/runs")]);
-    names = { feature: features.filter((one) => one.searchable).map((one) => one.name), run: runs.map((one) => one.name) };
+    names = { feature: features.filter((one) => one.searchable).map((one) => one.name),
+      run: runs.map((one) => one.name) };
   }
 
   async function update({ params }) {
@@ -58,22 +60,27 @@ export function create() {
   function few() {
     fill(verdict);
     fill(columns, asked.by === "run"
-      ? nothing("There are no two runs", "Train a second one to compare it with: dualview train STORE --items id+text", { sign: "compare" })
-      : nothing("There are no two features", "Publish a second feature with one vector an item.", { sign: "compare" }));
+      ? nothing("There are no two runs",
+        "Train a second one to compare it with: dualview train STORE --items id+text", { sign: "compare" })
+      : nothing("There are no two features", "Publish a second feature with one vector an item.",
+        { sign: "compare" }));
   }
 
   function start() {
     fill(verdict);
     fill(columns, nothing(asked.by === "run" ? "For whom?" : "What is to be compared?",
-      asked.by === "run" ? "Choose a user above. Two runs then answer side by side." : "Choose an item above, or type words. Two features then answer side by side.",
-      { sign: "compare", action: h("button", { class: "button", type: "button", on: { click: another } }, icon("shuffle"), asked.by === "run" ? "Any user" : "Any item") }));
+      asked.by === "run" ? "Choose a user above. Two runs then answer side by side."
+        : "Choose an item above, or type words. Two features then answer side by side.",
+      { sign: "compare", action: h("button", { class: "button", type: "button", on: { click: another } },
+        icon("shuffle"), asked.by === "run" ? "Any user" : "Any item") }));
   }
 
   async function draw(signal) {
     columns.classList.add("waiting");
     if (!columns.querySelector(".card")) fill(columns, bones(4), bones(4));
     const order = sides();
-    const found = await Promise.all(order.map((side) => answerOf(asked, asked[side], signal).then((answer) => ({ answer }), (error) => ({ error }))));
+    const found = await Promise.all(order.map((side) =>
+      answerOf(asked, asked[side], signal).then((answer) => ({ answer }), (error) => ({ error }))));
     if (signal.aborted || found.some(({ error }) => isCancelled(error))) return;
     const ranks = found.map(({ answer }) => new Map(answer?.items.map((item, at) => [item.id, at + 1])));
     fill(columns, order.map((side, at) => column(side, at, found[at], ranks[1 - at])));
@@ -89,20 +96,27 @@ export function create() {
   function column(side, at, { answer, error }, others) {
     const name = asked[side];
     const label = `${at ? "Right" : "Left"}: ${asked.by}`;
-    const choice = h("select", { "aria-label": label, on: { change: () => change({ [side]: choice.value }) } }, names[asked.by].map((one) => h("option", { value: one, selected: one === name }, one)));
+    const choice = h("select", { "aria-label": label, on: { change: () => change({ [side]: choice.value }) } },
+      names[asked.by].map((one) => h("option", { value: one, selected: one === name }, one)));
     return h("section", { "aria-label": hidden() ? "AB"[at] : name },
       h("div", { class: "side-head" }, hidden() ? h("h2", {}, `Answer ${"AB"[at]}`) : choice),
       error ? failure(error) : answer.items.length ? grid(answer.items.map((item, rank) => {
         const other = others.get(item.id);
-        return card(item, { badge: { text: other ? `${rank + 1} · ${at ? "left" : "right"} ${other}` : String(rank + 1), both: Boolean(other) } });
+        const there = other ? ` · ${at ? "left" : "right"} ${other}` : "";
+        return card(item, { badge: { text: `${rank + 1}${there}`, both: Boolean(other) } });
       }), { label: hidden() ? "Answers" : `Nearest by ${name}` }) : nothing("Nothing found", answer.notes.join(" ")));
   }
 
   /** An item that both sides have is marked on both while one is looked at. */
   function twins() {
     for (const element of columns.querySelectorAll(".card")) {
-      const light = (on) => { for (const twin of columns.querySelectorAll(".card")) twin.classList.toggle("lit", on && twin !== element && twin.dataset.id === element.dataset.id); };
-      for (const [event, on] of [["mouseenter", true], ["mouseleave", false], ["focusin", true], ["focusout", false]]) element.addEventListener(event, () => light(on));
+      const light = (on) => {
+        for (const twin of columns.querySelectorAll(".card")) {
+          twin.classList.toggle("lit", on && twin !== element && twin.dataset.id === element.dataset.id);
+        }
+      };
+      for (const event of ["mouseenter", "focusin"]) element.addEventListener(event, () => light(true));
+      for (const event of ["mouseleave", "focusout"]) element.addEventListener(event, () => light(false));
     }
   }
 
@@ -111,22 +125,30 @@ export function create() {
     const [one, other] = sides().map((side) => asked[side]);
     const both = [...ranks[0].keys()].filter((id) => ranks[1].has(id)).length;
     const counted = tally(one, other);
-    const say = (better) => h("button", { class: "button", type: "button", disabled: voted !== null, on: { click: () => decide(better, found, ranks) } },
+    const say = (better) =>
+      h("button", { class: "button", type: "button", disabled: voted !== null,
+        on: { click: () => decide(better, found, ranks) } },
       better === "same" ? "No difference" : better === one ? "Left is better" : "Right is better");
     announce(`${both} items in both`);
     fill(verdict,
       h("span", { class: "told" }, `${both} of ${Math.max(ranks[0].size, ranks[1].size)} in both`),
       h("div", { class: "row" }, [one, "same", other].map(say)),
-      voted !== null && h("span", { class: "told", role: "status" }, voted === "same" ? "No difference it is." : `You chose ${voted}.`),
-      h("button", { class: "button primary", type: "button", on: { click: another } }, icon("shuffle"), asked.by === "run" ? "Another user" : "Another item"),
-      !hidden() && votes().length > 0 && h("span", { class: "told" }, `${one} ${counted[one]} · same ${counted.same} · ${other} ${counted[other]}`),
+      voted !== null && h("span", { class: "told", role: "status" },
+        voted === "same" ? "No difference it is." : `You chose ${voted}.`),
+      h("button", { class: "button primary", type: "button", on: { click: another } }, icon("shuffle"),
+        asked.by === "run" ? "Another user" : "Another item"),
+      !hidden() && votes().length > 0 && h("span", { class: "told" },
+        `${one} ${counted[one]} · same ${counted.same} · ${other} ${counted[other]}`),
       votes().length > 0 && h("button", { class: "plain", type: "button", on: { click: copy } }, "Copy the votes"),
-      votes().length > 0 && h("button", { class: "plain", type: "button", on: { click: () => { clearVotes(); drawVerdict(found, ranks); } } }, "Forget them"));
+      votes().length > 0 && h("button", { class: "plain", type: "button",
+        on: { click: () => { clearVotes(); drawVerdict(found, ranks); } } }, "Forget them"));
   }
 
   function decide(better, found, ranks) {
     voted = better;
-    vote({ kind: asked.by, query: asked.by === "run" ? asked.user || asked.history.join(" ") : asked.q || asked.like.join(" "), left: asked.left, right: asked.right, better });
+    const { by, user, history, q, like, left, right } = asked;
+    const query = by === "run" ? user || history.join(" ") : q || like.join(" ");
+    vote({ kind: by, query, left, right, better });
     const order = sides();
     fill(columns, order.map((side, at) => column(side, at, found[at], ranks[1 - at])));
     twins();
@@ -147,7 +169,8 @@ export function create() {
       return;
     }
     const { total } = await get("v1/items", { where: asked.where, limit: 1 });
-    const { items: [one] } = await get("v1/items", { where: asked.where, limit: 1, offset: Math.floor(Math.random() * total) });
+    const { items: [one] } = await get("v1/items",
+      { where: asked.where, limit: 1, offset: Math.floor(Math.random() * total) });
     if (one) change({ like: [one.id], q: "" });
   }
 
@@ -157,27 +180,35 @@ export function create() {
       return;
     }
     fill(subject, asked.q && h("span", {}, `“${asked.q}”`), asked.like.map((id) => {
-      const place = h("a", { class: "line", href: link("item", id) }, h("span", { class: "thumb" }), h("span", { class: "title" }, id));
-      itemOf(id).then((item) => fill(place, thumb(item), h("span", { class: "title" }, item.title || id)), () => { /* the columns say it */ });
+      const place = h("a", { class: "line", href: link("item", id) }, h("span", { class: "thumb" }),
+        h("span", { class: "title" }, id));
+      itemOf(id).then((item) => fill(place, thumb(item), h("span", { class: "title" }, item.title || id)),
+        () => { /* the columns say it */ });
       return place;
     }));
   }
 
   /** Who or what the runs are asked for, with what was taken last: without it nobody could judge. */
   async function drawHistory({ user, history }) {
-    const named = user ? h("a", { href: link("recommend", user) }, `User ${user}`) : history.length > 0 && h("span", {}, "This history");
+    const named = user
+      ? h("a", { href: link("recommend", user) }, `User ${user}`)
+      : history.length > 0 && h("span", {}, "This history");
     const strip = h("div", { class: "strip" });
-    fill(subject, named && h("div", { class: "taken" }, h("span", {}, named, h("span", { class: "told" }, " took last")), strip));
+    fill(subject, named && h("div", { class: "taken" },
+      h("span", {}, named, h("span", { class: "told" }, " took last")), strip));
     if (!named) return;
     const { events } = await historyOf({ user, history }, asking.signal).catch(() => ({ events: [] }));
     fill(strip, events.filter((event) => event.item).slice(0, TAKEN).map(({ item }) =>
-      h("a", { href: link("item", item.id), title: item.title ?? item.id, "aria-label": item.title ?? item.id }, thumb(item))));
+      h("a", { href: link("item", item.id), title: item.title ?? item.id, "aria-label": item.title ?? item.id },
+        thumb(item))));
   }
 
   return {
     element: h("div", { class: "stack" },
-      h("div", { class: "view-head" }, h("h1", {}, "Side by side"), h("p", {}, "The same question, answered twice. Items that both sides have are marked with their rank on the other one.")),
-      h("div", { class: "compare-ask" }, kind.element, box, h("label", { class: "choice" }, blind, "Hide the names until I chose")),
+      h("div", { class: "view-head" }, h("h1", {}, "Side by side"),
+        h("p", {}, "The same question, answered twice. What both sides have is marked with its rank on the other.")),
+      h("div", { class: "compare-ask" }, kind.element, box,
+        h("label", { class: "choice" }, blind, "Hide the names until I chose")),
       subject, verdict, columns),
     update,
     destroy() { asking.abort(); },
@@ -194,8 +225,10 @@ function readParams(params, names) {
   };
 }
 
-const toLink = (asked) => link("compare", "", { ...asked, by: asked.by === "run" ? "run" : null, blind: asked.blind ? "yes" : null });
-const key = ({ by, left, right, like, q, where, user, history }) => JSON.stringify([by, [left, right].sort(), like, q, where, user, history]);
+const toLink = (asked) =>
+  link("compare", "", { ...asked, by: asked.by === "run" ? "run" : null, blind: asked.blind ? "yes" : null });
+const key = ({ by, left, right, like, q, where, user, history }) =>
+  JSON.stringify([by, [left, right].sort(), like, q, where, user, history]);
 
 async function answerOf(asked, name, signal) {
   if (asked.by === "run") return recommended({ ...asked, run: name, seen: false }, signal, K);

@@ -1,4 +1,4 @@
-// One item: its picture, all its columns, what models said of it, its neighbours by each feature, where it comes from.
+// One item: its picture and columns, what models wrote of it, its neighbours by each feature, where it comes from.
 import { constant, get, item as itemOf, itemPath, post } from "../lib/api.js";
 import { readAnswer } from "../lib/answers.js";
 import { fill, h, icon } from "../lib/dom.js";
@@ -31,14 +31,18 @@ function top(item) {
   const short = attributes.filter(([, value]) => !isLong(value) && value !== null && value !== "");
   const descriptions = Object.entries(item.texts);
   return h("div", { class: "item-top" },
-    h("div", { class: "item-picture" }, h("div", { class: "frame" }, picture(item, { alt: item.title ?? "", eager: true, large: true }))),
+    h("div", { class: "item-picture" }, h("div", { class: "frame" },
+      picture(item, { alt: item.title ?? "", eager: true, large: true }))),
     h("div", { class: "stack" },
       h("div", {}, h("p", { class: "told mono" }, item.id), h("h1", {}, item.title || item.id)),
       h("div", { class: "row" },
         h("a", { class: "button primary", href: link("search", "", { like: item.id }) }, "Similar items"),
-        h("a", { class: "button", href: link("compare", "", { like: item.id }) }, icon("compare"), "Compare features"),
+        h("a", { class: "button", href: link("compare", "", { like: item.id }) }, icon("compare"),
+          "Compare features"),
         h("a", { class: "button", href: link("map", "", { item: item.id }) }, icon("map"), "On the map")),
-      short.length > 0 && h("dl", { class: "columns" }, short.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, shown(value).replaceAll("|", ", "))))),
+      short.length > 0 && h("dl", { class: "columns" },
+        short.map(([name, value]) => h("div", {}, h("dt", {}, name),
+          h("dd", {}, shown(value).replaceAll("|", ", "))))),
       long.map(([name, value]) => h("section", { class: "words" }, h("h2", {}, name), paragraph(shown(value)))),
       descriptions.length > 0 && h("section", { class: "words" }, h("h2", {}, "What models wrote of it"),
         h("dl", { class: "said" }, descriptions.map(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])))));
@@ -64,11 +68,13 @@ function neighbours(item, features) {
   const shelves = features.map((feature) => {
     const place = h("div", { class: "slot" }, h("p", { class: "told" }, "…"));
     post("v1/similar", { items: [item.id], features: { [feature]: 1 }, k: NEAR }).then(readAnswer).then(
-      (answer) => fill(place, grid(answer.items.map((one) => card(one)), { kind: "shelf", label: `Nearest by ${feature}` })),
+      (answer) => fill(place, grid(answer.items.map((one) => card(one)),
+        { kind: "shelf", label: `Nearest by ${feature}` })),
       (error) => fill(place, h("p", { class: "told" }, error.message)));
     return h("section", { class: "near" }, h("h3", { class: "row" },
       h("span", { class: "dot", style: { "--hue": hueOf(features, feature) } }), feature,
-      h("a", { class: "small push", href: link("search", "", { like: item.id, f: `${feature}:1` }) }, "All of them")), place);
+      h("a", { class: "small push", href: link("search", "", { like: item.id, f: `${feature}:1` }) }, "All of them")),
+        place);
   });
   return h("section", { class: "block" }, h("h2", {}, "Nearest by each feature"), shelves);
 }

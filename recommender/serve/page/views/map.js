@@ -10,7 +10,10 @@ import { failure } from "../parts/notice.js";
 import { picture } from "../parts/picture.js";
 import { segments } from "../parts/tuning.js";
 
+const ARRANGING = "Arranging neighbourhoods. The first time this takes some seconds.";
 const RANGE = 32_767; // of a coordinate as the service sends it
+
+const SWAPPED = { code: "conflict", message: "Another release was published.", remedy: "Load the page again." };
 
 export function create() {
   let asked = null, drawn = {}, ids = [], told = null, only = null, turn = 0;
@@ -18,7 +21,8 @@ export function create() {
   const change = (part) => go(toLink({ ...asked, ...part }), { replace: true });
   const feature = choice("Feature", (value) => change({ feature: value }));
   const colour = choice("Colour by", (value) => change({ colour: value }));
-  const layout = segments("Layout", [["neighbours", "Neighbourhoods"], ["pca", "Main directions"]], (value) => change({ layout: value }));
+  const layout = segments("Layout", [["neighbours", "Neighbourhoods"], ["pca", "Main directions"]],
+    (value) => change({ layout: value }));
   const legend = h("div", { class: "legend" });
   const note = h("p", { class: "told" });
   const hover = h("div", { class: "hover", hidden: true });
@@ -33,11 +37,13 @@ export function create() {
   async function update({ params }) {
     const mine = ++turn;
     try {
-      const [{ features, default: usual }, { columns }] = await Promise.all([constant("v1/features"), constant("v1/explorer")]);
+      const about = await Promise.all([constant("v1/features"), constant("v1/explorer")]);
+      const [{ features, default: usual }, { columns }] = about;
       const names = features.filter((one) => one.searchable).map((one) => one.name);
       const colours = columns.filter((one) => one.grouped).map((one) => one.name);
       asked = {
-        feature: params.get("feature") || usual || names[0] || "", layout: params.get("layout") === "pca" ? "pca" : "neighbours",
+        feature: params.get("feature") || usual || names[0] || "",
+        layout: params.get("layout") === "pca" ? "pca" : "neighbours",
         colour: params.has("colour") ? params.get("colour") : colours.at(-1) ?? "", item: params.get("item") ?? "",
       };
       document.title = `Map by ${asked.feature} · Dualview`;
@@ -56,13 +62,13 @@ export function create() {
     }
   }
 
-  /** Bring the points where the layout has them. What takes long is waited for over the layout that is there at once. */
+  /** Bring the points where the layout has them; what takes long is waited for over the layout that is there at once. */
   async function arrange(mine) {
     const wanted = `${asked.feature} ${asked.layout}`;
     if (drawn.places === wanted) return;
     const same = drawn.feature === asked.feature;
     const aim = placesOf(asked.feature, asked.layout);
-    const late = setTimeout(() => { if (mine === turn) say("Arranging neighbourhoods. The first time this takes some seconds."); }, 300);
+    const late = setTimeout(() => { if (mine === turn) say(ARRANGING); }, 300);
     if (!same && asked.layout !== "pca") {
       const first = await Promise.race([aim, placesOf(asked.feature, "pca")]);
       if (mine !== turn) return;
@@ -73,14 +79,18 @@ export function create() {
     if (mine !== turn) return;
     put(found, drawn.feature === asked.feature && !still.matches);
     drawn = { ...drawn, places: wanted, feature: asked.feature };
-    const part = found.explained === null ? "Distances between groups mean nothing here." : `These two directions hold ${(100 * found.explained).toFixed(0)} % of the variance.`;
-    note.textContent = `${found.total === found.ids.length ? grouped(found.total) : `${grouped(found.ids.length)} of ${grouped(found.total)}`} items by ${asked.feature}, release ${found.release}. ${part}`;
+    const part = found.explained === null ? "Distances between groups mean nothing here."
+      : `These two directions hold ${(100 * found.explained).toFixed(0)} % of the variance.`;
+    const whole = found.total === found.ids.length;
+    const many = whole ? grouped(found.total) : `${grouped(found.ids.length)} of ${grouped(found.total)}`;
+    note.textContent = `${many} items by ${asked.feature}, release ${found.release}. ${part}`;
   }
 
   function put(found, gently) {
     if (drawn.shown === found) return;
     ids = found.ids;
-    const points = Float32Array.from({ length: 2 * ids.length }, (_, at) => (at % 2 ? found.y : found.x)[at >> 1] / RANGE);
+    const points = Float32Array.from({ length: 2 * ids.length },
+      (_, at) => (at % 2 ? found.y : found.x)[at >> 1] / RANGE);
     map.place(points, { gently });
     if (drawn.feature !== found.feature) drawn.colours = null;
     drawn = { ...drawn, feature: found.feature, shown: found };
@@ -92,7 +102,7 @@ export function create() {
       const by = asked.colour && asked.colour !== "none" ? asked.colour : null;
       const answer = by && await constant(`v1/map/${encodeURIComponent(drawn.feature)}/colours`, { by });
       if (mine !== turn) return;
-      if (answer && answer.release !== drawn.shown.release) throw new Refused({ code: "conflict", message: "Another release was published.", remedy: "Load the page again." });
+      if (answer && answer.release !== drawn.shown.release) throw new Refused(SWAPPED);
       told = answer;
       only = null;
       drawn.colours = wanted;
@@ -107,21 +117,26 @@ export function create() {
 
   function group({ name, count: many }, code) {
     const pressed = only === code;
-    return h("button", { class: "key", type: "button", "aria-pressed": String(pressed), on: { click: () => { only = pressed ? null : code; repaint(); announce(pressed ? "All groups" : name); } } },
-      h("span", { class: "dot", style: { "--hue": only === null || pressed ? groupColours()[code] : quiet() } }), name, h("span", { class: "told" }, grouped(many)));
+    return h("button", { class: "key", type: "button", "aria-pressed": String(pressed),
+      on: { click: () => { only = pressed ? null : code; repaint(); announce(pressed ? "All groups" : name); } } },
+      h("span", { class: "dot", style: { "--hue": only === null || pressed ? groupColours()[code] : quiet() } }),
+        name, h("span", { class: "told" }, grouped(many)));
   }
 
   const scale = () => h("div", { class: "scale" }, h("span", { class: "told" }, shown(told.least)),
-    h("span", { class: "ramp", style: { background: `linear-gradient(to right, ${scaleColours().join(", ")})` } }), h("span", { class: "told" }, shown(told.greatest)));
+    h("span", { class: "ramp", style: { background: `linear-gradient(to right, ${scaleColours().join(", ")})` } }),
+      h("span", { class: "told" }, shown(told.greatest)));
 
   const describe = debounced(async (at, [x, y]) => {
     try {
       const item = await itemOf(ids[at]);
-      fill(hover, h("div", { class: "frame" }, picture(item, { eager: true })), h("b", {}, item.title || item.id), h("span", { class: "told" }, facts(item)));
+      fill(hover, h("div", { class: "frame" }, picture(item, { eager: true })), h("b", {}, item.title || item.id),
+        h("span", { class: "told" }, facts(item)));
       hover.hidden = false;
       const box = stage.getBoundingClientRect();
       hover.style.setProperty("left", `${Math.min(Math.max(x + 18, 8), box.width - hover.offsetWidth - 8)}px`);
-      hover.style.setProperty("top", `${Math.min(Math.max(y - hover.offsetHeight / 2, 8), box.height - hover.offsetHeight - 8)}px`);
+      hover.style.setProperty("top",
+        `${Math.min(Math.max(y - hover.offsetHeight / 2, 8), box.height - hover.offsetHeight - 8)}px`);
     } catch { hover.hidden = true; }
   }, 40);
 
@@ -133,7 +148,8 @@ export function create() {
     describe.cancel();
     hover.hidden = true;
     const item = await itemOf(ids[at]);
-    const close = h("button", { class: "icon-only", type: "button", "aria-label": "Close", on: { click: () => { picked.hidden = true; map.mark(-1); } } }, icon("close"));
+    const close = h("button", { class: "icon-only", type: "button", "aria-label": "Close",
+      on: { click: () => { picked.hidden = true; map.mark(-1); } } }, icon("close"));
     fill(picked, close, card(item));
     picked.hidden = false;
     announce(item.title || item.id);
@@ -149,7 +165,12 @@ export function create() {
   function say(text) { over.textContent = text; over.hidden = !text; }
   const themed = () => { if (ids.length) repaint(); };
   document.addEventListener("theme", themed);
-  stage.addEventListener("keydown", (event) => { if (event.key === "Escape" && !picked.hidden) { picked.hidden = true; map.mark(-1); map.element.firstElementChild.focus(); } });
+  stage.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || picked.hidden) return;
+    picked.hidden = true;
+    map.mark(-1);
+    map.element.firstElementChild.focus();
+  });
 
   return {
     element: h("div", { class: "stack map-view" },
@@ -162,7 +183,8 @@ export function create() {
 
 const placesOf = (feature, layout) => constant(`v1/map/${encodeURIComponent(feature)}`, { layout });
 const toLink = (asked) => link("map", "", { ...asked, layout: asked.layout === "pca" ? "pca" : null });
-const tool = (sign, label, click) => h("button", { class: "button slim", type: "button", "aria-label": label, title: label, on: { click } }, icon(sign));
+const tool = (sign, label, click) =>
+  h("button", { class: "button slim", type: "button", "aria-label": label, title: label, on: { click } }, icon(sign));
 
 function choice(label, changed) {
   const id = fresh("choice");
@@ -170,7 +192,8 @@ function choice(label, changed) {
   return {
     element: h("div", { class: "field" }, h("label", { class: "label", for: id }, label), select),
     set(options, value) {
-      if (select.options.length !== options.length) fill(select, options.map(([name, text]) => h("option", { value: name }, text)));
+      if (select.options.length !== options.length) fill(select,
+        options.map(([name, text]) => h("option", { value: name }, text)));
       select.value = value;
     },
   };

@@ -61,29 +61,38 @@ export function create() {
 
   async function invite() {
     fill(past, h("h2", {}, "History"), h("p", { class: "told" }, "Choose a user, and what they took stands here."));
-    fill(results, nothing("For whom?", "Choose a user above. Their history then stands beside what a trained model would recommend next, and why.", { sign: "user", level: "h1" }));
+    fill(results, nothing("For whom?",
+      "Choose a user above. Their history then stands beside what a trained model would recommend next, and why.",
+        { sign: "user", level: "h1" }));
     const { users: some } = await get("v1/users", { limit: 8 });
     if (!asked.user) {
       results.firstElementChild.append(h("div", { class: "hints" }, some.map((user) =>
         h("a", { class: "button slim", href: toLink({ ...asked, user: user.id }) }, user.id)),
-      h("button", { class: "button slim", type: "button", on: { click: async () => change({ user: await anyUser() }) } }, icon("shuffle"), "Any user")));
+      h("button", { class: "button slim", type: "button",
+        on: { click: async () => change({ user: await anyUser() }) } }, icon("shuffle"), "Any user")));
     }
   }
 
   function drawPast({ total, events }) {
     fill(past,
       h("div", { class: "row" }, h("h2", {}, "History"), h("span", { class: "told push" }, count(total, "event"))),
-      asked.history.length > 0 && h("p", { class: "told" }, "Put together here; take items away to see what changes."),
+      asked.history.length > 0 && h("p", { class: "told" },
+        "Put together here; take items away to see what changes."),
       h("div", { class: "lines", "data-arrows": "" }, events.slice(0, SHOWN).map(pastLine)),
       total > events.length && h("p", { class: "told" }, `and ${grouped(total - events.length)} earlier`),
-      h("div", { class: "row" }, asked.user && h("button", { class: "button slim", type: "button", on: { click: () => change({ user: "", history: events.slice(0, 20).map((event) => event.id).reverse() }) } }, "Try another history")));
+      h("div", { class: "row" }, asked.user && h("button",
+        { class: "button slim", type: "button",
+          on: { click: () => change({ user: "",
+            history: events.slice(0, 20).map((event) => event.id).reverse() }) } }, "Try another history")));
   }
 
   function pastLine(event) {
     const name = event.item?.title || event.id;
-    const title = h("span", { class: "title" }, name, event.item === null && h("span", { class: "told" }, " no longer in the catalogue"));
+    const title = h("span", { class: "title" }, name,
+      event.item === null && h("span", { class: "told" }, " no longer in the catalogue"));
     const place = thumb(event.item ?? { id: event.id, title: event.id, picture: null });
-    const line = h("a", { class: "line", href: link("item", event.id), "data-card": event.id, "data-id": event.id }, place, title,
+    const line = h("a", { class: "line", href: link("item", event.id), "data-card": event.id, "data-id": event.id },
+      place, title,
       h("span", { class: "when" }, event.time === null ? "" : date(event.time)));
     if (!asked.history.length) return line;
     const take = h("button", { class: "icon-only", type: "button", "aria-label": `Take away ${name}`,
@@ -93,15 +102,20 @@ export function create() {
 
   function drawAnswer(answer) {
     announce(`${answer.items.length} recommendations`);
-    const cards = answer.items.map((item, at) => card(item, { badge: { text: String(at + 1) }, note: because(item) }));
+    const cards = answer.items.map((item, at) =>
+      card(item, { badge: { text: String(at + 1) }, note: because(item) }));
     fill(results,
       h("div", { class: "view-head" }, h("h1", {}, asked.user ? `For user ${asked.user}` : "For this history"),
-        h("a", { class: "button slim push", href: link("compare", "", { by: "run", user: asked.user, history: asked.history }) }, icon("compare"), "Compare runs"),
+        h("a", { class: "button slim push",
+          href: link("compare", "", { by: "run", user: asked.user, history: asked.history }) }, icon("compare"),
+            "Compare runs"),
         h("p", { class: "told" }, answer.told), answer.notes.map((note) => h("p", { class: "told" }, note))),
-      cards.length ? grid(cards, { label: "Recommendations" }) : nothing("Nothing to recommend", "No item is left: widen the filter."));
+      cards.length ? grid(cards, { label: "Recommendations" })
+        : nothing("Nothing to recommend", "No item is left: widen the filter."));
     for (const element of results.querySelectorAll(".card")) {
       const ids = nearest(answer.items.find((item) => item.id === element.dataset.id)).map((one) => one.id);
-      const light = (on) => past.querySelectorAll(".line").forEach((line) => line.classList.toggle("lit", on && ids.includes(line.dataset.id)));
+      const light = (on) => past.querySelectorAll(".line").forEach((line) =>
+        line.classList.toggle("lit", on && ids.includes(line.dataset.id)));
       element.addEventListener("mouseenter", () => light(true));
       element.addEventListener("mouseleave", () => light(false));
       element.addEventListener("focusin", () => light(true));
@@ -113,19 +127,23 @@ export function create() {
   function because(item) {
     const near = nearest(item).slice(0, 2);
     return near.length > 0 && h("p", { class: "because" }, "near ", near.map((one, at) => [
-      at > 0 && ", ", h("a", { href: link("item", one.id), title: `cosine ${score(one.cosine)}` }, one.title || one.id)]));
+      at > 0 && ", ", h("a", { href: link("item", one.id), title: `cosine ${score(one.cosine)}` },
+        one.title || one.id)]));
   }
 
   return {
     element: h("div", { class: "stack" },
       h("div", { class: "ask-user" }, users.element),
-      h("div", { class: "split wide-aside" }, h("aside", { class: "stack aside", "aria-label": "History and options" }, past, h("div", { class: "panel" }, more)), results)),
+      h("div", { class: "split wide-aside" },
+        h("aside", { class: "stack aside", "aria-label": "History and options" }, past,
+          h("div", { class: "panel" }, more)), results)),
     update,
     destroy() { asking.abort(); },
   };
 }
 
-const toLink = ({ user, history, run, where, seen }) => link("recommend", user, { history, run, where, seen: seen ? "yes" : null });
+const toLink = ({ user, history, run, where, seen }) =>
+  link("recommend", user, { history, run, where, seen: seen ? "yes" : null });
 
 const nearest = (item) => item.explain?.nearest ?? [];
 

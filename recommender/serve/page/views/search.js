@@ -3,7 +3,7 @@ import { constant, get, isCancelled, item as itemOf, post, Refused } from "../li
 import { partsOf, readAnswer } from "../lib/answers.js";
 import { announce, debounced, fill, h, icon } from "../lib/dom.js";
 import { dropped } from "../lib/dropped.js";
-import { fromParams, isAsked, toBody, toLink, toParams, withItem, withoutItem } from "../lib/query.js";
+import { fromParams, isAsked, toBody, toLink, withItem, withoutItem } from "../lib/query.js";
 import { go, link } from "../lib/router.js";
 import { count, grouped } from "../lib/text.js";
 import { card, grid } from "../parts/card.js";
@@ -54,12 +54,13 @@ export function create() {
     query = fromParams(route.params);
     bar.set(query.q);
     panel.set(query);
-    const named = query.like.length === 1 ? itemOf(query.like[0]).then((item) => { name = item.title || item.id; }, () => { name = ""; }) : null;
+    const named = query.like.length === 1
+      ? itemOf(query.like[0]).then((item) => { name = item.title || item.id; }, () => { name = ""; }) : null;
     drawChips();
         asking.abort();
     asking = new AbortController();
     const { signal } = asking;
-    if (before && JSON.stringify(toParams(before)) !== JSON.stringify(toParams(query))) results.classList.add("waiting");
+    if (before && toLink(before) !== toLink(query)) results.classList.add("waiting");
     fill(panel.wrong);
     try {
       const drawn = isAsked(query) ? await answered(signal) : await catalogue(signal);
@@ -80,15 +81,19 @@ export function create() {
   async function answered(signal) {
     const picture = query.picture && dropped(query.picture);
     if (query.picture && !picture) {
-      return () => nothing("The picture is not here", "This address asks with a picture that was dropped on another page. Drop it here, or ask without it.",
-        { level: "h1", sign: "picture", action: h("a", { class: "button", href: toLink({ ...query, picture: null }) }, "Ask without it") });
+      return () => nothing("The picture is not here",
+        "This address asks with a picture that was dropped on another page. Drop it here, or ask without it.",
+        { level: "h1", sign: "picture", action: h("a", { class: "button", href: toLink({ ...query, picture: null }) },
+          "Ask without it") });
     }
-    const answer = readAnswer(picture ? await byPicture(picture.file, signal) : await post("v1/similar", toBody(query), signal));
+    const answer = readAnswer(picture ? await byPicture(picture.file, signal)
+      : await post("v1/similar", toBody(query), signal));
     panel.used(query, answer.used);
     if (!answer.items.length) {
       announce("No items");
       return () => [head(answer), nothing("Nothing found", answer.notes.join(" ") || "No item answers this.", {
-        action: query.where && h("button", { class: "button", type: "button", on: { click: () => change({ where: "" }) } }, "Without the filter") })];
+        action: query.where && h("button",
+          { class: "button", type: "button", on: { click: () => change({ where: "" }) } }, "Without the filter") })];
     }
     announce(`${answer.items.length} items`);
     const cards = answer.items.map((item, at) => card(item, {
@@ -108,25 +113,35 @@ export function create() {
     h("h1", { tabindex: "-1" }, titleOf(query, name)),
     h("div", { class: "row push" },
       query.like.length === 1 && h("a", { class: "button slim", href: link("item", query.like[0]) }, "Details"),
-      !query.picture && h("a", { class: "button slim", href: link("compare", "", { like: query.like, q: query.q, where: query.where }) }, icon("compare"), "Compare")),
+      !query.picture && h("a", { class: "button slim",
+        href: link("compare", "", { like: query.like, q: query.q, where: query.where }) }, icon("compare"),
+          "Compare")),
     h("p", { class: "told" }, answer.told),
     answer.items.length > 0 && answer.notes.map((note) => h("p", { class: "told" }, note)));
 
   async function catalogue(signal) {
-    const found = await get("v1/items", { where: query.where.trim(), offset: query.page * PAGE, limit: PAGE }, signal);
+    const found = await get("v1/items", { where: query.where.trim(), offset: query.page * PAGE, limit: PAGE },
+      signal);
     panel.used(query, {});
-    if (!found.items.length) return () => nothing(query.where ? "No item satisfies the filter" : "The catalogue is empty", query.where ? "Widen it, or take it away." : "Ingest items, then publish a release.", { level: "h1" });
+    if (!found.items.length) {
+      return () => (query.where
+        ? nothing("No item satisfies the filter", "Widen it, or take it away.", { level: "h1" })
+        : nothing("The catalogue is empty", "Ingest items, then publish a release.", { level: "h1" }));
+    }
     const cards = found.items.map((item) => card(item, { like: side("like") }));
     const start = query.page * PAGE;
     return () => [
       h("div", { class: "view-head" }, h("h1", { tabindex: "-1" }, "The catalogue"),
-        h("button", { class: "button slim push", type: "button", on: { click: () => surprise(found.total) } }, icon("shuffle"), "Any item"),
-        h("p", {}, `${count(found.total, "item")}${query.where ? " that satisfy the filter" : ""}. Search above, or choose one to see what is similar to it.`)),
+        h("button", { class: "button slim push", type: "button", on: { click: () => surprise(found.total) } },
+          icon("shuffle"), "Any item"),
+        h("p", {}, `${count(found.total, "item")}${query.where ? " that satisfy the filter" : ""}. `,
+          "Search above, or choose one to see what is similar to it.")),
       grid(cards, { label: "Items" }), pages(start, found.items.length, found.total)];
   }
 
   async function surprise(total) {
-    const found = await get("v1/items", { where: query.where.trim(), offset: Math.floor(Math.random() * total), limit: 1 });
+    const found = await get("v1/items", { where: query.where.trim(), offset: Math.floor(Math.random() * total),
+      limit: 1 });
     if (found.items[0]) go(toLink({ ...query, page: 0, like: [found.items[0].id] }));
   }
 
@@ -143,7 +158,9 @@ export function create() {
   function drawChips() {
     const picture = query.picture && dropped(query.picture);
     fill(chips,
-      picture && chip({ sign: "like the picture", name: picture.name, image: h("span", { class: "thumb" }, h("img", { src: picture.address, alt: "" })), remove: () => change({ picture: null }) }),
+      picture && chip({ sign: "like the picture", name: picture.name,
+        image: h("span", { class: "thumb" }, h("img", { src: picture.address, alt: "" })),
+          remove: () => change({ picture: null }) }),
       query.like.map((id) => itemChip(id, "like")), query.unlike.map((id) => itemChip(id, "unlike")));
     chips.hidden = !chips.childElementCount;
   }
@@ -159,7 +176,8 @@ export function create() {
   }
 
   return {
-    element: h("div", { class: "stack search" }, h("h2", { class: "visually-hidden" }, "Search"), bar.element, said, chips, h("div", { class: "split" }, aside, results)),
+    element: h("div", { class: "stack search" }, h("h2", { class: "visually-hidden" }, "Search"), bar.element, said,
+      chips, h("div", { class: "split" }, aside, results)),
     update,
     destroy() { cease(); asking.abort(); whileMoving.cancel(); },
   };
@@ -167,18 +185,23 @@ export function create() {
 
 function chip({ sign, name, image, kind = "", remove }) {
   return h("div", { class: `chip ${kind}` }, image,
-    h("span", {}, h("span", { class: "sign" }, sign), typeof name === "string" ? h("span", { class: "name" }, name) : name),
-    h("button", { class: "icon-only", type: "button", "aria-label": "Take away", on: { click: remove } }, icon("close")));
+    h("span", {}, h("span", { class: "sign" }, sign),
+      typeof name === "string" ? h("span", { class: "name" }, name) : name),
+    h("button", { class: "icon-only", type: "button", "aria-label": "Take away", on: { click: remove } },
+      icon("close")));
 }
 
 /** The question in words. name: of the item, where it is one. */
 function titleOf(query, name) {
   const words = query.q.trim() && `“${query.q.trim()}”`;
-  const items = query.like.length > 0 && `like ${query.like.length === 1 && name ? name : count(query.like.length, "item")}`;
+  const items = query.like.length > 0
+    && `like ${query.like.length === 1 && name ? name : count(query.like.length, "item")}`;
   const named = [words, query.picture && "like the picture", items].filter(Boolean).join(", ");
-  const less = query.unlike.length ? `, not like ${query.unlike.length === 1 ? "another" : `${query.unlike.length} others`}` : "";
+  const less = query.unlike.length
+    ? `, not like ${query.unlike.length === 1 ? "another" : `${query.unlike.length} others`}` : "";
   return named && named[0].toUpperCase() + named.slice(1) + less;
 }
 
 /** Whether it is the weights, and not the words or the filter, that cannot be asked so. */
-const ofWeights = (error) => error instanceof Refused && /feature|weight|vector/.test(error.message) && !/filter/.test(error.message);
+const ofWeights = (error) => error instanceof Refused && /feature|weight|vector/.test(error.message)
+  && !/filter/.test(error.message);

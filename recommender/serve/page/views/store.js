@@ -21,12 +21,15 @@ export function create() {
   async function update() {
     document.title = "Store · Dualview";
     await Promise.all(parts.map(async ([place, path, params, draw]) => {
-      try { fill(place.body, draw(await get(path, params))); } catch (error) { fill(place.body, failure(error, { again: update })); }
+      try { fill(place.body, draw(await get(path, params)));
+        } catch (error) { fill(place.body, failure(error, { again: update })); }
     }));
   }
   const again = h("button", { class: "button slim", type: "button", on: { click: update } }, "Look again");
   const openapi = h("a", { class: "button slim", href: "openapi.json" }, "API");
-  return { element: h("div", { class: "stack store-view" }, h("div", { class: "view-head" }, h("h1", {}, "Store"), h("div", { class: "row push" }, openapi, again)), parts.map(([place]) => place.element)), update };
+  return { element: h("div", { class: "stack store-view" },
+    h("div", { class: "view-head" }, h("h1", {}, "Store"), h("div", { class: "row push" }, openapi, again)),
+      parts.map(([place]) => place.element)), update };
 }
 
 function section(title) {
@@ -49,15 +52,20 @@ const pair = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value)
 
 function drawFeatures({ features, default: usual }) {
   const names = features.filter((one) => one.searchable).map((one) => one.name);
-  return table(["Feature", "Made by", "Asked by", "Numbers", "Items with it", "Search", "Now in the store"], features.map((one) => {
+  return table(["Feature", "Made by", "Asked by", "Numbers", "Items with it", "Search", "Now in the store"],
+    features.map((one) => {
     const { ok = 0, no_input: without = 0, error = 0 } = one.coverage;
     const total = Object.values(one.coverage).reduce((sum, n) => sum + n, 0) || 1;
     return [
-      h("span", { class: "row tight" }, one.searchable && h("span", { class: "dot", style: { "--hue": hueOf(names, one.name) } }), h("b", {}, one.name), one.name === usual && h("span", { class: "told" }, "usual")),
-      [one.encoder ?? one.kind, one.model && h("span", { class: "told" }, ` ${one.model}`), one.recipe && h("code", { class: "told", title: one.recipe }, ` ${one.recipe.slice(0, 8)}`)],
+      h("span", { class: "row tight" }, one.searchable
+        && h("span", { class: "dot", style: { "--hue": hueOf(names, one.name) } }), h("b", {}, one.name),
+          one.name === usual && h("span", { class: "told" }, "usual")),
+      [one.encoder ?? one.kind, one.model && h("span", { class: "told" }, ` ${one.model}`),
+        one.recipe && h("code", { class: "told", title: one.recipe }, ` ${one.recipe.slice(0, 8)}`)],
       one.asked_by.join(", ") || "–", one.dim ?? one.holds,
       h("span", { class: "cover", title: `${ok} with a value, ${without} without input, ${error} failed` },
-        h("span", { class: "cover-bar" }, h("span", { style: { "--share": `${(100 * ok) / total}%` } })), ` ${grouped(ok)}`),
+        h("span", { class: "cover-bar" }, h("span", { style: { "--share": `${(100 * ok) / total}%` } })),
+          ` ${grouped(ok)}`),
       one.index ? `${one.index.kind}${one.index.exact ? "" : `, recall ${score(one.index.recall)}`}` : "–",
       current(one.status),
     ];
@@ -74,20 +82,24 @@ function current(status) {
 function drawReleases({ current: now, releases }) {
   if (!releases.length) return h("p", { class: "told" }, "Nothing was published.");
   return table(["Release", "Made", "Items", "Events", "State"], releases.map((one) => [
-    [h("b", {}, one.name), one.tag && h("span", { class: "told" }, ` ${one.tag}`)], time(one.created), grouped(one.items), grouped(one.events), one.name === now && state("answers", "good")]));
+    [h("b", {}, one.name), one.tag && h("span", { class: "told" }, ` ${one.tag}`)], time(one.created),
+      grouped(one.items), grouped(one.events), one.name === now && state("answers", "good")]));
 }
 
 function drawRuns({ runs }) {
   if (!runs.length) return h("p", { class: "told" }, "No model was trained yet: dualview train STORE");
   const measures = [...new Set(runs.flatMap((one) => Object.keys(flat(one.validation))))].slice(0, 3);
   const tests = [...new Set(runs.flatMap((one) => Object.keys(flat(one.test))))].slice(0, 3);
-  return table(["Run", "Items as", "Release", "Epochs", ...measures.map((name) => `validation ${name}`), ...tests.map((name) => `test ${name}`), "State"], runs.map((one) => [
+  return table(["Run", "Items as", "Release", "Epochs", ...measures.map((name) => `validation ${name}`),
+    ...tests.map((name) => `test ${name}`), "State"], runs.map((one) => [
     h("a", { href: link("recommend", "", { run: one.name }) }, one.name), one.items, one.release ?? "–", one.epochs,
     ...measures.map((name) => score(flat(one.validation)[name])), ...tests.map((name) => score(flat(one.test)[name])),
-    [one.served && state("recommends", "good"), one.promoted && state("promoted", "good"), !one.usable && state("no weights", "warm"), !one.finished && state("not finished", "warm")]]));
+    [one.served && state("recommends", "good"), one.promoted && state("promoted", "good"),
+      !one.usable && state("no weights", "warm"), !one.finished && state("not finished", "warm")]]));
 }
 
-const flat = (figures) => Object.fromEntries(Object.entries(figures ?? {}).filter(([, value]) => typeof value === "number"));
+const flat = (figures) =>
+  Object.fromEntries(Object.entries(figures ?? {}).filter(([, value]) => typeof value === "number"));
 
 function table(heads, rows) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": heads[0] },
