@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from featurestore import journal
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from featurestore.release import Release
     from featurestore.store import Store
     from recommender.msr.config import MsrConfig
@@ -166,6 +165,10 @@ def _asked(
     from recommender.msr.preferences import recipe_of
     from recommender.runs import MSR, open_run
 
+    if model is not None and Path(model).is_dir() and not (store.root / model).is_dir():
+        model = str(
+            Path(model).resolve()
+        )  # a relative folder begins at the store, and where the caller stands
     given = options if model is None else {"model": model} | options
     folder = None
     if resume is not None:

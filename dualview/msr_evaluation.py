@@ -66,7 +66,7 @@ class Report:
             ]
             parts.append(
                 Part(
-                    f"{self.run} minus each other, {self.compared[0]['metric']} user by user",
+                    f"{self.compared[0]['metric']} of {self.run} minus that of each other, user by user",
                     ["other", "difference", "from", "to", "p"],
                     against,
                     "from, to: 95 % interval over users; p: paired randomisation test over users, Holm's correction "
