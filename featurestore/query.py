@@ -338,7 +338,7 @@ def _places(matrix: FeatureMatrix, complete: bool, rows: npt.ArrayLike) -> Int64
     wanted = np.asarray(rows, np.int64)
     if complete or not len(matrix):
         return wanted if complete else np.full(len(wanted), -1, np.int64)
-    places = np.minimum(np.searchsorted(matrix.rows, wanted), len(matrix) - 1)
+    places = np.minimum(np.searchsorted(matrix.rows, wanted.astype(matrix.rows.dtype)), len(matrix) - 1)
     return np.where(matrix.rows[places] == wanted, places, -1).astype(np.int64)
 
 

@@ -72,7 +72,8 @@ class FeatureMatrix:
 
     def place_of(self, row: int) -> int:
         """Place in this matrix of the item in `row` of the release; -1 if it has no vector."""
-        place = int(np.searchsorted(self.rows, row))
+        # of the rows' own type: for another numpy copies them all first
+        place = int(np.searchsorted(self.rows, self.rows.dtype.type(row)))
         return place if place < len(self.rows) and self.rows[place] == row else -1
 
 

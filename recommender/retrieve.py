@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from featurestore.errors import BadInput, NotFound, did_you_mean
+from featurestore import spelling
+from featurestore.errors import BadInput, NotFound
 from featurestore.query import GREATEST_K
 from featurestore.schema import ITEM_ID
 from recommender.events import EventLog, Int64, Strings
@@ -44,6 +45,12 @@ class Ready:
     index: Index
     index_rows: Int64  # row of `served` of each row of the index
     release_rows: Int64  # row of the release of each row of the index
+
+    def places(self, rows: Int64) -> Int64:
+        """Rows of the index for rows of `served`, each once; those that it does not rank are left out."""
+        wanted = np.unique(rows)
+        at = np.minimum(np.searchsorted(self.index_rows, wanted), max(len(self.index_rows) - 1, 0))
+        return at[self.index_rows[at] == wanted] if len(self.index_rows) else at[:0]
 
 
 class Retriever:
@@ -130,11 +137,7 @@ class Retriever:
                 remedy="train again on this release, or train with features, which new items have too",
             )
         asking = ready.model.user_vectors(readable, np.array([0]), np.array([len(readable)]))
-        seen = (
-            np.flatnonzero(np.isin(ready.index_rows, readable))
-            if exclude_seen
-            else np.zeros(0, dtype=np.int64)
-        )
+        seen = ready.places(readable) if exclude_seen else np.zeros(0, dtype=np.int64)
         allowed = None if where is None else self.release.mask(where)[ready.release_rows]
         scores, found = ready.index.search(
             asking, taken, allowed=allowed, exclude=[seen] if exclude_seen else None
@@ -208,8 +211,8 @@ class Retriever:
     def _events_of(self, user: str) -> Strings:
         """Item ids of a user's events, oldest first."""
         log = self.log
-        at = int(np.searchsorted(log.user_ids, user))
-        if at == log.n_users or log.user_ids[at] != user:
+        at = spelling.place(log.user_ids, user)
+        if at < 0:
             raise NotFound(
                 f"no events of a user '{user}' in release {self.release.name}",
                 remedy="check the id, or give a history of item ids",
@@ -218,14 +221,12 @@ class Retriever:
 
     def _known(self, history: list[str]) -> Strings:
         """`history` as ids, each of which the release or the run has heard of."""
-        ids = np.array(history, dtype=np.str_)
-        unknown = ids[~np.isin(ids, self._ids) & (self._ready.served.rows_of(ids) < 0)]
-        if len(unknown):
-            raise NotFound(
-                f"no item '{unknown[0]}' in release {self.release.name}",
-                remedy=did_you_mean(str(unknown[0]), self._ids.tolist()),
-            )
-        return ids
+        for item in dict.fromkeys(history):
+            if spelling.place(self._ids, item) < 0 and spelling.place(self._ready.served.ids, item) < 0:
+                raise NotFound(
+                    f"no item '{item}' in release {self.release.name}", remedy=spelling.hint(self._ids, item)
+                )
+        return np.array(history, dtype=np.str_)
 
     def _table(self, rows: Int64, scores: Any) -> pa.Table:
         picked = self.release.catalogue.take(pa.array(rows, pa.int64()))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featurestore import schema
 from featurestore.release import Cell
@@ -34,12 +35,18 @@ class Cards:
         self._attributes = [
             n for n in self._table.column_names if n not in OWN and not n.startswith(("_", TEXT))
         ]
-        wanted = [schema.ITEM_ID, schema.TITLE, *self._attributes]
-        self._has_picture = schema.IMAGE_SHA256 in self._table.column_names
-        self._columns = self._table.select(wanted + ([schema.IMAGE_SHA256] if self._has_picture else []))
-        batches = self._columns.to_batches()
-        self._rows: pa.Table | pa.RecordBatch = batches[0] if len(batches) == 1 else self._columns
+        columns = [self._table[schema.ITEM_ID], self._column(schema.TITLE)]
+        columns.append(pc.is_valid(self._column(schema.IMAGE_SHA256)))
+        columns += [self._table[name] for name in self._attributes]
+        table = pa.table(columns, names=[str(place) for place in range(len(columns))])
+        batches = table.to_batches()
+        self._rows: pa.Table | pa.RecordBatch = batches[0] if len(batches) == 1 else table
         self._json: OrderedDict[int, str] = OrderedDict()
+
+    def _column(self, name: str) -> Any:
+        """A column that a catalogue may lack: then all null."""
+        there = name in self._table.column_names
+        return self._table[name] if there else pa.nulls(len(self._table), pa.string())
 
     @property
     def attributes(self) -> list[str]:
@@ -51,7 +58,18 @@ class Cards:
         wanted = list(rows)
         if not wanted:
             return []
-        return [self._card(each) for each in self._rows.take(pa.array(wanted, pa.int64())).to_pylist()]
+        picked = self._rows.take(pa.array(wanted, pa.int64()))
+        ids, titles, has, *rest = (column.to_pylist() for column in picked.columns)
+        values = zip(*rest, strict=True) if rest else ((),) * len(ids)
+        return [
+            {
+                "id": name,
+                "title": title,
+                "picture": f"/v1/items/{quote(name, safe='')}/picture" if there else None,
+                "attributes": dict(zip(self._attributes, map(plain, each), strict=True)),
+            }
+            for name, title, there, each in zip(ids, titles, has, values, strict=True)
+        ]
 
     def json(self, rows: Sequence[int]) -> list[str]:
         """The same as JSON objects without their last bracket, so that more can be added."""
@@ -85,16 +103,6 @@ class Cards:
             assert matrix.offsets is not None
             told["count"] = int(matrix.offsets[place + 1] - matrix.offsets[place])
         return told
-
-    def _card(self, values: dict[str, Any]) -> dict[str, Any]:
-        name = values[schema.ITEM_ID]
-        there = self._has_picture and values[schema.IMAGE_SHA256] is not None
-        return {
-            "id": name,
-            "title": values.get(schema.TITLE),
-            "picture": f"/v1/items/{quote(name, safe='')}/picture" if there else None,
-            "attributes": {each: plain(values[each]) for each in self._attributes},
-        }
 
 
 def plain(value: Any) -> Any:

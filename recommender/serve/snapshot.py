@@ -5,6 +5,7 @@ What a request needs is taken from one snapshot, so that no answer mixes two rel
 
 from __future__ import annotations
 
+import bisect
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -13,8 +14,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from featurestore import release as releases
 from featurestore import spelling
@@ -163,8 +162,8 @@ class Snapshot:
     def events_of(self, user: str) -> slice:
         """Where a user's events stand in `log`. Raises NotFound."""
         log = self.log
-        at = int(np.searchsorted(log.user_ids, user))
-        if at == log.n_users or str(log.user_ids[at]) != user:
+        at = spelling.place(log.user_ids, user)
+        if at < 0:
             raise NotFound(
                 f"no events of a user '{user}' in release {self.release.name}",
                 remedy="check the id, or give a history of item ids",
@@ -174,8 +173,8 @@ class Snapshot:
     def users_from(self, prefix: str) -> tuple[int, int]:
         """The users whose ids begin so: places of the first and behind the last."""
         names = self.log.user_ids
-        first = int(np.searchsorted(names, prefix))
-        return first, int(np.searchsorted(names, prefix + chr(0x10FFFF))) if prefix else len(names)
+        first = bisect.bisect_left(names, prefix)  # numpy's would copy all names at the length of the prefix
+        return first, bisect.bisect_left(names, prefix + chr(0x10FFFF)) if prefix else len(names)
 
     def row(self, item_id: str) -> int | None:
         """The item's row, None where the release does not have it."""

@@ -38,7 +38,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {s: {"model": Refusal, "description": SAID[s]} for s in sorted({*statuses, *COMMON})}
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # async, since FastAPI sends any other to a thread and back
     service: Service = request.app.state.service
     return service
 

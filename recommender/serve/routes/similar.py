@@ -81,7 +81,8 @@ async def _nearest(service: Service, item: str, feature: str | None, where: str 
         chosen = default_feature(release) if feature is None else feature
         release.facts(chosen)  # a feature that is not there is said before an item that is not
         row = release.row_of(item)
-        if release.matrix(chosen).place_of(row) < 0:
+        matrix = release.matrix(chosen)
+        if len(matrix) < release.n_items and matrix.place_of(row) < 0:
             raise without_vector(release, chosen, row)
         scores, rows = await service.batcher.nearest(snapshot, row, chosen, where, k)
         notes = [] if len(rows) else ["no other item that may be answered has a vector to compare"]

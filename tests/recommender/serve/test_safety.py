@@ -117,6 +117,8 @@ def test_a_hostile_question_is_refused(served: Served, sent: object, status: int
         ({"history": []}, 422),
         ({"history": ["i001"] * 2_001}, 422),
         ({"history": ["nothing"]}, 404),
+        ({"history": ["i001"] * 1_999 + ["x" * 512]}, 404),
+        ({"user": "x" * 512}, 404),
         ({"user": "u01", "run": "../../../etc"}, 404),
         ({"user": "u01", "run": "."}, 404),
         ({"user": "u01", "k": 10**9}, 422),
