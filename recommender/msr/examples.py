@@ -145,9 +145,9 @@ def history(shelf: Shelf, items: Sequence[str], most: int = 20) -> str:
 
 
 def _texts(release: Any, name: str) -> list[str | None]:
-    """The texts of a column of the catalogue, or of a feature, in the order of its rows."""
+    """The texts of a column of the catalogue, or where none is called so of a feature, in the order of its rows."""
     catalogue = release.catalogue
-    if name in release.features:
+    if name not in catalogue.column_names and name in release.features:
         facts = release.facts(name)
         if facts["kind"] != ValueKind.TEXT:
             raise BadInput(

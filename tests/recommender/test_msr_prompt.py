@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import torch
 
 from featurestore.errors import BadInput
 from recommender.msr.config import PRESETS, MsrConfig
-from recommender.msr.examples import Candidate, Example
+from recommender.msr.examples import Candidate, Example, Shelf, history
 from recommender.msr.prompt import UNKNOWN, Prompt
 from recommender.msr.sft import Questions
 from tests.recommender import asking
@@ -123,3 +125,16 @@ def test_options_that_cannot_be_meant_are_refused() -> None:
     with pytest.raises(BadInput, match="history is an option of"):
         MsrConfig.of(model="m", preference="recurrent", history=5)
     assert MsrConfig.of(model="m", clip="none").clip is None
+
+
+def test_an_item_is_named_by_a_column_before_a_feature_of_that_name_and_by_its_id_where_that_is_empty() -> (
+    None
+):
+    table = pa.table({"item_id": ["a", "b"], "text": ["A lamp.", " "], "feature_told": ["bright", None]})
+    kinds = {"text": {"kind": "vector"}, "told": {"kind": "text", "column": "feature_told"}}
+    release = SimpleNamespace(name="0001", catalogue=table, features=list(kinds), facts=kinds.__getitem__)
+    shelf = Shelf(None, release, text="text", summary="told")
+    assert (shelf["a"], shelf["b"]) == (Candidate("a", "A lamp.", "bright"), Candidate("b", "b"))
+    assert history(shelf, ["a", "b", "a"], most=2) == "A lamp.; b"
+    with pytest.raises(BadInput, match="no pictures"):
+        Shelf(None, release, text="text", picture=True)
