@@ -14,7 +14,7 @@ from featurestore import derived
 from featurestore import index as indexes
 from featurestore.errors import BadInput, NotFound
 from featurestore.release import Release
-from featurestore.search import default_feature, nearest, similar
+from featurestore.search import default_feature, nearest, nearest_rows, similar
 from tests.featurestore import shop
 
 
@@ -54,6 +54,25 @@ def test_similar_gives_the_nearest_items_that_satisfy_the_filter(
     assert found["item_id"].to_pylist() == matrix.ids[expected].tolist()
     assert found["score"].to_numpy() == pytest.approx(cosines[expected], abs=1e-6)
     assert found["score"].type == pa.float32()
+
+
+@pytest.mark.parametrize("feature", ["vector", "picture"])
+@pytest.mark.parametrize("where", list(FILTERS))
+@pytest.mark.parametrize("many", [1, 2, 7, 12])
+def test_items_asked_about_together_are_answered_as_each_alone(
+    served: Release, feature: str, where: str | None, many: int
+) -> None:
+    rows = [row for row in range(1, 2 * many, 2) if row % 10]
+    together = nearest_rows(served, feature, rows, where=where, k=9)
+    for row, (scores, found) in zip(rows, together, strict=True):
+        alone = nearest(served, feature, row=row, where=where, k=9)
+        assert np.array_equal(scores, alone[0])
+        assert np.array_equal(found, alone[1])
+
+
+def test_of_items_asked_about_together_each_must_have_a_vector(served: Release) -> None:
+    with pytest.raises(NotFound, match="i010"):
+        nearest_rows(served, "picture", [3, 10, 4])
 
 
 def test_an_answer_carries_the_catalogues_columns(served: Release) -> None:
