@@ -26,7 +26,7 @@ class Arm:
     """One way to score candidates. options: an MsrConfig, or a Config of a sequential model.
 
     preference: how what stands for a user is made, None for a history of titles. rates: learning rates that are tried,
-    of which validation chooses; empty: the options' own.
+    of which validation chooses; empty: the options' own. model: as the file names it, the same on every machine.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Arm:
     options: MsrConfig | Config
     preference: PreferenceOptions | None = None
     rates: tuple[float, ...] = ()
+    model: str = ""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -41,6 +42,7 @@ class Arm:
         dumped = self.options.model_dump(mode="json", exclude={"seed"})
         kept = {f"option.{name}": value for name, value in dumped.items()} | {"of": self.of}
         if self.of in ("fine-tuned", "zero-shot"):
+            kept["option.model"] = self.model
             kept["rates"] = list(self.rates)
             told = self.preference.model_dump(mode="json") if self.preference else {"backend": HISTORY}
             kept |= {f"preference.{name}": value for name, value in told.items()}
@@ -68,11 +70,12 @@ class MsrCell(Cell):
 
     @property
     def told_options(self) -> dict[str, Any]:
-        own = Arm("", self.of, _plain(self.arm.options)).facts if self.arm is not None else {}
-        plain = own | {
-            f"pairs.{name}": value for name, value in PairOptions().model_dump(mode="json").items()
-        }
-        return {name: value for name, value in self.options.items() if value != plain.get(name)}
+        plain: dict[str, Any] = {f"pairs.{k}": v for k, v in PairOptions().model_dump(mode="json").items()}
+        if self.arm is not None:
+            defaults: Any = MsrConfig.of(model="") if isinstance(self.arm.options, MsrConfig) else Config.of()
+            plain |= Arm("", self.of, defaults, PreferenceOptions.of(backend="")).facts
+        told = {name: value for name, value in self.options.items() if value != plain.get(name)}
+        return {name.removeprefix("option."): value for name, value in told.items() if name != "of"}
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -97,11 +100,6 @@ class MsrCell(Cell):
         from recommender.msr.study.work import MsrWork
 
         return MsrWork(self, out, sources, device, told)
-
-
-def _plain(options: MsrConfig | Config) -> MsrConfig | Config:
-    """The same with everything at its default."""
-    return MsrConfig.of(model="") if isinstance(options, MsrConfig) else Config.of()
 
 
 @dataclass(frozen=True)

@@ -167,11 +167,12 @@ class MsrReader:
             raise document.refusal(
                 "no model is named", "arm", name, remedy="model = FOLDER or hub id in [options], for all arms"
             )
-        given["model"] = self._model(str(given["model"]))
+        named = str(given["model"])
+        given["model"] = self._model(named)
         options = self._checked(lambda: MsrConfig.of(preset, **given), "arm", name)
         of: Of = "zero-shot" if zero_shot else "fine-tuned"
         chosen = () if zero_shot else tuple(float(rate) for rate in rates)
-        return Arm(name, of, options, preferences.get(str(asked)), chosen)
+        return Arm(name, of, options, preferences.get(str(asked)), chosen, named)
 
     def _sequential(self, name: str, table: dict[str, Any]) -> Arm:
         document = self.document

@@ -20,6 +20,7 @@ from recommender.msr import scorers
 from recommender.msr.asking import CHANCE, POPULARITY
 from recommender.msr.figures import Figures, figures
 from recommender.msr.material import Material, material, texts_of
+from recommender.msr.models import resolve
 from recommender.msr.pairs import Pairs, draw_pairs
 from recommender.msr.study.preparing import opened, recipe_id
 from recommender.splits import Which
@@ -200,7 +201,6 @@ class MsrWork(Work):
 
     def _material(self, config: MsrConfig) -> Material:
         from ingest.describe.transformers_vlm import sees
-        from recommender.msr.models import resolve
 
         looks = sees(resolve(self.store.root, config.model, read_only=True).folder)
         return material(self.store, self.release, self.log, config, sees=looks)
@@ -237,6 +237,12 @@ class MsrWork(Work):
         if cell.of in ("fine-tuned", "zero-shot"):
             tell = self._material(self._options()).tell
             told = texts_of(tell(self.pairs.parts["test"]))
+            about = {
+                **about,
+                "model": resolve(self.store.root, self._options().model, read_only=True).ref.model_dump(
+                    mode="json"
+                ),
+            }
         return {
             "format": FORMAT,
             "study": cell.study,
