@@ -34,6 +34,7 @@ from recommender.retrieve import Retriever, facts
 from recommender.runs import Run
 from recommender.splits import leave_one_out
 from tests.recommender import asking, shelves, tastes
+from tests.recommender.serve.shelf import serving
 
 OPTIONS: dict[str, Any] = {
     "rank": 2,
@@ -285,6 +286,21 @@ def test_candidates_are_put_into_the_order_of_the_model(store: Store, tuned: Run
     best = [plain["item_id"][place].as_py() for place in np.argsort(-p_yes, kind="stable")[:3]]
     assert found["item_id"].to_pylist() == best
     assert found["p_yes"].to_pylist() == pytest.approx(np.sort(p_yes)[::-1][:3].tolist(), abs=1e-5)
+
+
+def test_the_service_reranks_as_the_retriever_does(store: Store, tuned: Run, sequential: Run) -> None:
+    found = Retriever.open(store, run=sequential.name).recommend(
+        "u003", k=3, rerank=tuned.name, depth=8, device="cpu"
+    )
+    with serving(store, run=sequential.name, device="cpu") as served:
+        asked = {"user": "u003", "k": 3, "rerank": tuned.name, "depth": 8}
+        told = served.post("/v1/recommend", asked).json
+        kinds = {run["name"]: (run["kind"], run["usable"]) for run in served.get("/v1/runs").json["runs"]}
+    assert [item["id"] for item in told["items"]] == found["item_id"].to_pylist()
+    assert [item["p_yes"] for item in told["items"]] == pytest.approx(found["p_yes"].to_pylist(), abs=1e-6)
+    assert told["facts"]["rerank"]["run"] == tuned.name
+    assert kinds[tuned.name] == ("msr", True)
+    assert kinds[sequential.name] == ("sequential", True)
 
 
 def test_what_reranking_refuses(store: Store, tuned: Run, sequential: Run) -> None:
