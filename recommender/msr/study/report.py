@@ -126,12 +126,13 @@ def markdown(study: MsrStudy, rows: Sequence[Row], part: str) -> str:
             "The test is closed for some cells: these are figures of validation, by which epochs were chosen.",
             "",
         ]
-    lines += [f"Asked about {users:,} users of {part}. {first['protocol'].capitalize()}.", ""]
+    protocol = first["protocol"]
+    lines += [f"Asked about {users:,} users of {part}. {protocol[:1].upper()}{protocol[1:]}.", ""]
     lines += _grid(headers(study), [printed(study, row) for row in rows])
     lines += ["What the columns mean:", ""]
     lines += [f"- **{term}**: {text}" for term, text in meanings(study)]
     lines += ["", "## The arms", ""]
-    lines += _grid(["arm", "what it is"], [[name, _arm(study, name)] for name in study.towers])
+    lines += [*(f"- **{name}**: {_arm(study, name)}" for name in study.towers), ""]
     chosen = [(row, row.record) for row in rows if row.of == "fine-tuned"]
     if chosen:
         lines += ["## Training", ""]
