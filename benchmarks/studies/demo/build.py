@@ -2,15 +2,20 @@
 
 python -m benchmarks.studies.demo.build benchmarks/out/study-demo
 
-The shop is drawn as that of `make demo`, with half its products, so that a cell takes half a minute or so on one core.
+The shop is drawn as that of `make demo`, with half its products and more customers, so that tastes can be learnt from
+the log. Beside words and pictures the store holds the true labels of style, theme and category, as imported vectors:
+what a model makes of those is what it could make of words and pictures that it reads perfectly.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dualview.demo.catalogue import Catalogue, CatalogueSettings, draw_catalogue
 from dualview.demo.taste import STYLE, THEME, Log, TasteSettings, draw_log
@@ -20,8 +25,8 @@ from featurestore import files
 from featurestore.errors import Conflict
 
 HERE = Path(__file__).parent
-CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20, seed=1)
-TASTE = TasteSettings(users=3000)
+CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20, seed=2)
+TASTE = TasteSettings(users=8000)
 KNOWING = {"style and theme": (STYLE, THEME), "theme": (THEME,), "style": (STYLE,), "neither": ()}
 
 
@@ -48,9 +53,27 @@ def build(folder: Path) -> Store:
     store = Store.open(root) if filled else Store.create(root, (HERE / "features.toml").read_text("utf-8"))
     store.ingest(shop / "items.csv", shop / "events.csv")
     made = store.materialize()
-    if made.computed or store.status().release is None:
+    if import_labels(store, shop) or made.computed or store.status().release is None:
         store.publish()
     return store
+
+
+def import_labels(store: Store, shop: Path) -> int:
+    """The true labels of each item as one-hot vectors: true_style, true_theme, true_category. How many were new."""
+    items = json.loads((shop / "truth.json").read_text("utf-8"))["items"]
+    kinds = {
+        "true_style": [f"{item['palette']} {item['pattern']}" for item in items],
+        "true_theme": [item["theme"] for item in items],
+        "true_category": [item["category"] for item in items],
+    }
+    written = 0
+    for name, labels in kinds.items():
+        _, which = np.unique(labels, return_inverse=True)
+        file = shop / f"{name}.npy"
+        np.save(file, np.eye(which.max() + 1, dtype=np.float32)[which])
+        file.with_suffix(".ids.txt").write_text("\n".join(item["item_id"] for item in items) + "\n")
+        written += store.import_vectors(name, file, model="the truth").written
+    return written
 
 
 def main() -> None:
