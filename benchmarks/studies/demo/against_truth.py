@@ -136,9 +136,10 @@ def page(cells: Cells, truth: Mapping[str, Any]) -> str:
         _table(("known", METRIC, "HR@10", "against both"), attainable),
         "## What exchanged pictures and words cost",
         "Test, each customer's last event, of all customers or of those whose target is a new product; means over the "
-        "seeds that both sides have, in brackets the 95 % bootstrap interval over users. p: paired randomisation test over users, Holm over the rows of this table. `labels` "
-        "reads the true labels instead of pictures and words, and is given all or all but one: that is what can "
-        "be lost by a model that has to learn customers' tastes from the log, while the truth's rankings know them.",
+        "seeds that both sides have, in brackets the 95 % bootstrap interval over users. p: paired randomisation test "
+        "over users, Holm over the rows of this table. `labels` reads the true labels instead of pictures and words, "
+        "and is given all or all but one: that is what can be lost by a model that has to learn customers' tastes from "
+        "the log, while the truth's rankings know them.",
         _table(
             (
                 "tower",
