@@ -70,6 +70,7 @@ async function nameStore() {
     const { store, ratio, release } = await constant("v1/explorer");
     const name = document.getElementById("store-name");
     fill(name, store, h("span", { id: "release" }, ` · ${release}`));
+    document.documentElement.toggleAttribute("data-wordy", !ratio);
     if (ratio) document.documentElement.style.setProperty("--ratio", String(Math.min(Math.max(ratio, 0.66), 1.34)));
   } catch { /* the view says what is wrong */ }
 }

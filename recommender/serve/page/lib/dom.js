@@ -52,8 +52,6 @@ const ICONS = {
   shuffle: "M4 7h3c5 0 5 10 10 10h3m-3-3 3 3-3 3M4 17h3c1.5 0 2.6-.9 3.5-2.2M13.5 9.2C14.4 7.9 15.5 7 17 7h3m-3-3 3 3-3 3",
   warning: "M12 4 2.8 19.5h18.4zM12 10v4.5m0 2.4v.1",
   empty: "M4 8.5 12 4l8 4.5v7L12 20l-8-4.5zM4 8.5l8 4.5 8-4.5M12 13v7",
-  clock: "M12 3.5a8.5 8.5 0 1 0 .01 0M12 7.5V12l3 2",
-  arrow: "M5 12h14m-5-5 5 5-5 5",
 };
 
 /** A drawn sign; decoration, the control that holds it has a name of its own. */

@@ -28,7 +28,7 @@ export function fromParams(params) {
 }
 
 /** The way back; what is as usual is left out. */
-export function toParams(query) {
+function toParams(query) {
   return {
     q: query.q,
     like: query.like,

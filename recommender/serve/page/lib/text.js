@@ -34,13 +34,6 @@ export function time(value) {
   return Number.isNaN(at.getTime()) ? String(value) : moment.format(at);
 }
 
-export function bytes(number) {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let at = 0;
-  while (number >= 1000 && at < units.length - 1) { number /= 1000; at += 1; }
-  return `${at && number < 100 ? number.toFixed(1) : Math.round(number)} ${units[at]}`;
-}
-
 /** Letters that stand for an item without a picture. */
 export function initials(title) {
   const words = title.replace(/[^\p{L}\p{N} ]/gu, " ").split(/\s+/).filter(Boolean);
@@ -53,4 +46,20 @@ export function hashed(text, n) {
   let value = 2166136261;
   for (const letter of text) value = Math.imul(value ^ letter.codePointAt(0), 16777619);
   return (value >>> 0) % n;
+}
+
+const SHORT = 48; // letters up to which a text is read at a glance
+const NAME = 80; // letters of a name that is made of a text
+
+/** The longest text of an item, "" where all are short. */
+export function longest({ attributes }) {
+  const texts = Object.values(attributes ?? {}).filter((value) => typeof value === "string" && value.length > SHORT);
+  return texts.sort((one, other) => other.length - one.length)[0] ?? "";
+}
+
+/** What an item is called: its title, else how its longest text begins, else its id. */
+export function named(item) {
+  if (item.title) return item.title;
+  const text = longest(item);
+  return text.length > NAME ? `${text.slice(0, text.lastIndexOf(" ", NAME) + 1 || NAME).trim()} …` : text || item.id;
 }

@@ -52,7 +52,7 @@ export function board({ pointed, chosen }) {
     const zoom = Math.max(state.camera.scale / (Math.min(width, height) / 2), 1);
     const radius = Math.min(Math.max((n > MANY ? 1.5 : n > 4_000 ? 2.2 : 3) * zoom ** 0.35, 1.3), 7) * density;
     const camera = { ...state.camera, scale: state.camera.scale * density };
-    paint(image, ground, { ...state, camera, radius, alpha: n > MANY ? 256 : 230 });
+    paint(image, ground, { ...state, camera, radius, alpha: state.sheer ? 120 : n > MANY ? 256 : 230 });
     context.putImageData(image, 0, 0);
     place(ring, state.meant >= 0 ? state.meant : state.marked);
   }
@@ -190,8 +190,14 @@ export function board({ pointed, chosen }) {
       };
       requestAnimationFrame(step);
     },
-    /** colours: a pixel each; order: which are drawn, the last on top; allowed: which can be meant. */
-    colour({ colours, order, allowed }) { Object.assign(state, { colours, order, allowed }); draw(); },
+    /**
+     * colours: a pixel each. order: which are drawn, the last on top. allowed: which can be meant. sheer: what lies
+     * below shines through, so that many together are darker.
+     */
+    colour({ colours, order, allowed, sheer = false }) {
+      Object.assign(state, { colours, order, allowed, sheer });
+      draw();
+    },
     /** Ring a point, and bring it into the middle. */
     mark(at) {
       state.marked = at;

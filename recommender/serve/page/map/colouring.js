@@ -15,7 +15,7 @@ export const quiet = () => themed(QUIET);
 export const scaleColours = () => themed(SCALE);
 
 /**
- * {colours, order, allowed} for a board. told: the service's answer on a column, or null for one colour. only: the
+ * {colours, order, allowed, sheer} for a board. told: the service's answer on a column, or null for one colour. only: the
  * group that is looked at, or null.
  */
 export function colouring(n, told, only = null) {
@@ -24,7 +24,7 @@ export function colouring(n, told, only = null) {
   const faint = packed(quiet());
   if (!told) {
     colours.fill(packed(groupColours()[0]));
-    return { colours, order: all, allowed: () => true };
+    return { colours, order: all, allowed: () => true, sheer: true };
   }
   if (told.codes) {
     const tones = groupColours().map(packed);

@@ -1,7 +1,7 @@
 // Items as cards: a link to what is similar, with like and unlike, and how the score came about.
 import { add, h, icon } from "../lib/dom.js";
 import { link } from "../lib/router.js";
-import { score, shown } from "../lib/text.js";
+import { longest, named, score, shown } from "../lib/text.js";
 import { picture } from "./picture.js";
 
 /**
@@ -10,11 +10,12 @@ import { picture } from "./picture.js";
  * badge: {text, both}. like, unlike: what the two buttons do; without them there are none. note: below the facts.
  */
 export function card(item, { href, parts, badge, like, unlike, note } = {}) {
-  const title = item.title || item.id;
+  const title = named(item);
   const main = h("a", { href: href ?? link("search", "", { like: item.id }), "data-card": item.id },
     h("span", { class: "frame" }, picture(item),
       badge && h("span", { class: `badge${badge.both ? " both" : ""}` }, badge.text)),
     h("span", { class: "title" }, title),
+    h("span", { class: "excerpt" }, item.title ? longest(item).slice(0, EXCERPT) : ""),
     h("span", { class: "visually-hidden" }, ", similar items"));
   const acts = (like || unlike) && h("div", { class: "acts" },
     like && act("plus", `More like ${title}`, () => like(item)),
@@ -41,6 +42,7 @@ const act = (sign, label, done) =>
   h("button", { type: "button", title: label, "aria-label": label, on: { click: done } }, icon(sign));
 
 const SHORT = 48;
+const EXCERPT = 240; // letters, which cards show in a catalogue without pictures
 
 /** The first attributes that are short enough to be read at a glance. */
 export function facts(item) {

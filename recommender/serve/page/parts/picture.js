@@ -1,7 +1,7 @@
 // The picture of an item, and what stands for it where there is none.
 import { itemPath } from "../lib/api.js";
 import { h } from "../lib/dom.js";
-import { hashed, initials } from "../lib/text.js";
+import { hashed, initials, named } from "../lib/text.js";
 
 const HUES = 8;
 
@@ -28,7 +28,7 @@ function fit(image) {
 function blank(item) {
   const hue = `var(--f${hashed(item.id, HUES)})`;
   return h("div", { class: "blank", style: { "--hue": hue }, "aria-hidden": "true" },
-    h("b", {}, initials(item.title || item.id)), h("span", {}, "no picture"));
+    h("b", {}, initials(named(item))), h("span", {}, "no picture"));
 }
 
 /** A small picture without words. */

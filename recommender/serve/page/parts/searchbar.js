@@ -2,19 +2,19 @@
 import { h, icon } from "../lib/dom.js";
 import { hold, pictureIn } from "../lib/dropped.js";
 
-/** submitted(q), pictured(mark of a picture), wrong(text). Returns {element, set(q), listen()}; `listen` how to cease. */
-export function searchbar({ placeholder, submitted, pictured, wrong }) {
+/** submitted(q), pictured(mark of a picture), wrong(text). Returns {element, set(q), takesPictures(), listen()}. */
+export function searchbar({ submitted, pictured, wrong }) {
   const input = h("input", {
-    type: "search", id: "search", placeholder, autocomplete: "off", spellcheck: "false", enterkeyhint: "search",
-    "aria-label": "Search by words", maxlength: "2000",
+    type: "search", id: "search", placeholder: "Describe what you look for", autocomplete: "off", spellcheck: "false",
+    enterkeyhint: "search", "aria-label": "Search by words", maxlength: "2000",
   });
   const chooser = h("input", { type: "file", accept: "image/*", class: "visually-hidden", tabindex: "-1",
     "aria-hidden": "true", id: "picture-file" });
+  const choose = h("button", { class: "icon-only", type: "button", hidden: true, title: "Search by a picture",
+    "aria-label": "Search by a picture", on: { click: () => chooser.click() } }, icon("picture"));
   const bar = h("form", { class: "searchbar", role: "search" },
-    icon("search"), input,
-    h("button", { class: "icon-only", type: "button", title: "Search by a picture",
-      "aria-label": "Search by a picture", on: { click: () => chooser.click() } }, icon("picture")),
-    chooser, h("button", { class: "button primary", type: "submit" }, "Search"));
+    icon("search"), input, choose, chooser,
+    h("button", { class: "button primary", type: "submit" }, "Search"));
   bar.addEventListener("submit", (event) => { event.preventDefault(); submitted(input.value.trim()); });
   input.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
@@ -29,6 +29,11 @@ export function searchbar({ placeholder, submitted, pictured, wrong }) {
   return {
     element: bar,
     set: (q) => { if (document.activeElement !== input || !input.value) input.value = q; },
+    /** A picture can be asked with: say so. */
+    takesPictures() {
+      choose.hidden = false;
+      input.placeholder = "Describe what you look for, or drop a picture";
+    },
     listen: () => listenForPictures(bar, take),
   };
 }

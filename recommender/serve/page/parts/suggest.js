@@ -1,6 +1,7 @@
 // A box that suggests while something is typed: a combobox as the ARIA patterns describe it.
 import { get, isCancelled } from "../lib/api.js";
 import { debounced, fill, fresh, h, icon } from "../lib/dom.js";
+import { named } from "../lib/text.js";
 
 /**
  * source(text, signal): [{value, label, note}]. chosen(value, isSuggested): a suggestion, or what was typed.
@@ -91,5 +92,5 @@ export const userBox = (chosen) => suggest({
 export const itemBox = (chosen) => suggest({
   label: "Item", placeholder: "An item’s title, or any words", sign: "search", action: "Compare", chosen,
   source: async (q, signal) => (q ? (await get("v1/items", { q, limit: 10 }, signal)).items.map((item) =>
-    ({ value: item.id, label: item.title || item.id, note: item.id })) : []),
+    ({ value: item.id, label: named(item), note: item.id })) : []),
 });

@@ -3,11 +3,12 @@ import { constant, get, isCancelled, item as itemOf, post } from "../lib/api.js"
 import { readAnswer } from "../lib/answers.js";
 import { announce, fill, h, icon } from "../lib/dom.js";
 import { go, link } from "../lib/router.js";
-import { hashed } from "../lib/text.js";
+import { hashed, named } from "../lib/text.js";
 import { asCsv, clearVotes, tally, vote, votes } from "../lib/votes.js";
 import { card, grid } from "../parts/card.js";
 import { bones, failure, nothing } from "../parts/notice.js";
 import { thumb } from "../parts/picture.js";
+import { usable } from "../parts/runs.js";
 import { itemBox, userBox } from "../parts/suggest.js";
 import { segments } from "../parts/tuning.js";
 import { anyUser, historyOf, recommended } from "./recommend.js";
@@ -33,7 +34,7 @@ export function create() {
   const columns = h("div", { class: "columns-2" });
 
   async function prepare() {
-    const [{ features }, { runs }] = await Promise.all([constant("v1/features"), constant("v1/runs")]);
+    const [{ features }, runs] = await Promise.all([constant("v1/features"), usable()]);
     names = { feature: features.filter((one) => one.searchable).map((one) => one.name),
       run: runs.map((one) => one.name) };
   }
@@ -182,7 +183,7 @@ export function create() {
     fill(subject, asked.q && h("span", {}, `“${asked.q}”`), asked.like.map((id) => {
       const place = h("a", { class: "line", href: link("item", id) }, h("span", { class: "thumb" }),
         h("span", { class: "title" }, id));
-      itemOf(id).then((item) => fill(place, thumb(item), h("span", { class: "title" }, item.title || id)),
+      itemOf(id).then((item) => fill(place, thumb(item), h("span", { class: "title" }, named(item))),
         () => { /* the columns say it */ });
       return place;
     }));
@@ -190,16 +191,16 @@ export function create() {
 
   /** Who or what the runs are asked for, with what was taken last: without it nobody could judge. */
   async function drawHistory({ user, history }) {
-    const named = user
+    const who = user
       ? h("a", { href: link("recommend", user) }, `User ${user}`)
       : history.length > 0 && h("span", {}, "This history");
     const strip = h("div", { class: "strip" });
-    fill(subject, named && h("div", { class: "taken" },
-      h("span", {}, named, h("span", { class: "told" }, " took last")), strip));
-    if (!named) return;
+    fill(subject, who && h("div", { class: "taken" },
+      h("span", {}, who, h("span", { class: "told" }, " took last")), strip));
+    if (!who) return;
     const { events } = await historyOf({ user, history }, asking.signal).catch(() => ({ events: [] }));
     fill(strip, events.filter((event) => event.item).slice(0, TAKEN).map(({ item }) =>
-      h("a", { href: link("item", item.id), title: item.title ?? item.id, "aria-label": item.title ?? item.id },
+      h("a", { href: link("item", item.id), title: named(item), "aria-label": named(item) },
         thumb(item))));
   }
 

@@ -3,7 +3,7 @@ import { constant, get, item as itemOf, itemPath, post } from "../lib/api.js";
 import { readAnswer } from "../lib/answers.js";
 import { fill, h, icon } from "../lib/dom.js";
 import { link } from "../lib/router.js";
-import { shown } from "../lib/text.js";
+import { named, shown } from "../lib/text.js";
 import { card, grid } from "../parts/card.js";
 import { bones, failure } from "../parts/notice.js";
 import { picture } from "../parts/picture.js";
@@ -18,7 +18,7 @@ export function create() {
   const element = h("div", { class: "item" }, bones(4));
   async function update({ name }) {
     const [item, about] = await Promise.all([itemOf(name), constant("v1/features")]);
-    document.title = `${item.title || name} · Dualview`;
+    document.title = `${named(item)} · Dualview`;
     const features = about.features.filter((feature) => feature.searchable).map((feature) => feature.name);
     fill(element, top(item), neighbours(item, features), lineage(item));
   }
@@ -32,9 +32,9 @@ function top(item) {
   const descriptions = Object.entries(item.texts);
   return h("div", { class: "item-top" },
     h("div", { class: "item-picture" }, h("div", { class: "frame" },
-      picture(item, { alt: item.title ?? "", eager: true, large: true }))),
+      picture(item, { alt: named(item), eager: true, large: true }))),
     h("div", { class: "stack" },
-      h("div", {}, h("p", { class: "told mono" }, item.id), h("h1", {}, item.title || item.id)),
+      h("div", {}, h("p", { class: "told mono" }, item.id), h("h1", {}, named(item))),
       h("div", { class: "row" },
         h("a", { class: "button primary", href: link("search", "", { like: item.id }) }, "Similar items"),
         h("a", { class: "button", href: link("compare", "", { like: item.id }) }, icon("compare"),

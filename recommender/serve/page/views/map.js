@@ -2,7 +2,7 @@
 import { Refused, constant, isCancelled, item as itemOf } from "../lib/api.js";
 import { announce, debounced, fill, fresh, h, icon } from "../lib/dom.js";
 import { go, link } from "../lib/router.js";
-import { grouped, shown } from "../lib/text.js";
+import { grouped, named, shown } from "../lib/text.js";
 import { board } from "../map/board.js";
 import { colouring, groupColours, quiet, scaleColours } from "../map/colouring.js";
 import { card, facts } from "../parts/card.js";
@@ -44,7 +44,7 @@ export function create() {
       asked = {
         feature: params.get("feature") || usual || names[0] || "",
         layout: params.get("layout") === "pca" ? "pca" : "neighbours",
-        colour: params.has("colour") ? params.get("colour") : colours.at(-1) ?? "", item: params.get("item") ?? "",
+        colour: params.has("colour") ? params.get("colour") : colours.at(-1) ?? "none", item: params.get("item") ?? "",
       };
       document.title = `Map by ${asked.feature} · Dualview`;
       feature.set(names.map((name) => [name, name]), asked.feature);
@@ -130,7 +130,7 @@ export function create() {
   const describe = debounced(async (at, [x, y]) => {
     try {
       const item = await itemOf(ids[at]);
-      fill(hover, h("div", { class: "frame" }, picture(item, { eager: true })), h("b", {}, item.title || item.id),
+      fill(hover, h("div", { class: "frame" }, picture(item, { eager: true })), h("b", {}, named(item)),
         h("span", { class: "told" }, facts(item)));
       hover.hidden = false;
       const box = stage.getBoundingClientRect();
@@ -152,7 +152,7 @@ export function create() {
       on: { click: () => { picked.hidden = true; map.mark(-1); } } }, icon("close"));
     fill(picked, close, card(item));
     picked.hidden = false;
-    announce(item.title || item.id);
+    announce(named(item));
   }
 
   async function mark() {

@@ -3,7 +3,7 @@ import { get, isCancelled, item as itemOf, post } from "../lib/api.js";
 import { readAnswer } from "../lib/answers.js";
 import { announce, fill, h, icon } from "../lib/dom.js";
 import { go, link } from "../lib/router.js";
-import { count, date, grouped, score } from "../lib/text.js";
+import { count, date, grouped, named, score } from "../lib/text.js";
 import { card, grid } from "../parts/card.js";
 import { filter } from "../parts/filter.js";
 import { bones, failure, nothing } from "../parts/notice.js";
@@ -46,15 +46,15 @@ export function create() {
     if (!asked.user && !asked.history.length) return invite();
     results.classList.add("waiting");
     if (!results.childElementCount) fill(results, bones());
-    try {
-      const [taken, answer] = await Promise.all([historyOf(asked, signal), recommended(asked, signal)]);
-      drawPast(taken);
-      drawAnswer(answer);
-    } catch (error) {
-      if (isCancelled(error)) return undefined;
-      fill(past);
-      fill(results, failure(error, { again: () => update({ params, name }), level: "h1" }));
-    }
+    const answer = recommended(asked, signal).then((found) => ({ found }), (error) => ({ error }));
+    const taken = await historyOf(asked, signal).then((found) => ({ found }), (error) => ({ error }));
+    if (signal.aborted) return undefined;
+    if (taken.found) drawPast(taken.found);
+    else fill(past);
+    const { found, error } = await answer;
+    if (signal.aborted || isCancelled(error)) return undefined;
+    if (found) drawAnswer(found);
+    else fill(results, failure(taken.error ?? error, { again: () => update({ params, name }), level: "h1" }));
     results.classList.remove("waiting");
     return undefined;
   }
@@ -87,7 +87,7 @@ export function create() {
   }
 
   function pastLine(event) {
-    const name = event.item?.title || event.id;
+    const name = event.item ? named(event.item) : event.id;
     const title = h("span", { class: "title" }, name,
       event.item === null && h("span", { class: "told" }, " no longer in the catalogue"));
     const place = thumb(event.item ?? { id: event.id, title: event.id, picture: null });

@@ -5,7 +5,7 @@ import { announce, debounced, fill, h, icon } from "../lib/dom.js";
 import { dropped } from "../lib/dropped.js";
 import { fromParams, isAsked, toBody, toLink, withItem, withoutItem } from "../lib/query.js";
 import { go, link } from "../lib/router.js";
-import { count, grouped } from "../lib/text.js";
+import { count, grouped, named } from "../lib/text.js";
 import { card, grid } from "../parts/card.js";
 import { bones, failure, nothing, wrong } from "../parts/notice.js";
 import { thumb } from "../parts/picture.js";
@@ -26,7 +26,6 @@ export function create() {
   const results = h("section", { "aria-label": "Results" }, bones());
   const change = (part, { replace = false } = {}) => go(toLink({ ...query, page: 0, ...part }), { replace });
   const bar = searchbar({
-    placeholder: "Describe what you look for, or drop a picture",
     submitted: (q) => { fill(said); change({ q }); },
     pictured: (mark) => { fill(said); change({ picture: mark }); },
     wrong: (message) => fill(said, h("p", { class: "wrong", role: "alert" }, message)),
@@ -38,6 +37,7 @@ export function create() {
     const about = await constant("v1/features");
     const searchable = about.features.filter((feature) => feature.searchable);
     features = searchable.map((feature) => feature.name);
+    if (searchable.some((feature) => feature.asked_by.includes("picture"))) bar.takesPictures();
     panel = tuning(searchable, (part, done) => {
       whileMoving.cancel();
       if (done) change(part);
@@ -54,8 +54,8 @@ export function create() {
     query = fromParams(route.params);
     bar.set(query.q);
     panel.set(query);
-    const named = query.like.length === 1
-      ? itemOf(query.like[0]).then((item) => { name = item.title || item.id; }, () => { name = ""; }) : null;
+    const naming = query.like.length === 1
+      ? itemOf(query.like[0]).then((item) => { name = named(item); }, () => { name = ""; }) : null;
     drawChips();
         asking.abort();
     asking = new AbortController();
@@ -64,7 +64,7 @@ export function create() {
     fill(panel.wrong);
     try {
       const drawn = isAsked(query) ? await answered(signal) : await catalogue(signal);
-      await named;
+      await naming;
       if (signal.aborted) return;
       const focused = results.contains(document.activeElement);
       fill(results, drawn());
@@ -170,7 +170,7 @@ export function create() {
     const name = h("span", { class: "name" }, id);
     itemOf(id).then((item) => {
       fill(place, ...thumb(item).childNodes);
-      name.textContent = item.title || id;
+      name.textContent = named(item);
     }, () => { /* the answer says what is wrong with the id */ });
     return chip({ sign: kind, image: place, name, kind, remove: () => go(toLink(withoutItem(query, id))) });
   }
@@ -196,10 +196,10 @@ function titleOf(query, name) {
   const words = query.q.trim() && `“${query.q.trim()}”`;
   const items = query.like.length > 0
     && `like ${query.like.length === 1 && name ? name : count(query.like.length, "item")}`;
-  const named = [words, query.picture && "like the picture", items].filter(Boolean).join(", ");
+  const question = [words, query.picture && "like the picture", items].filter(Boolean).join(", ");
   const less = query.unlike.length
     ? `, not like ${query.unlike.length === 1 ? "another" : `${query.unlike.length} others`}` : "";
-  return named && named[0].toUpperCase() + named.slice(1) + less;
+  return question && question[0].toUpperCase() + question.slice(1) + less;
 }
 
 /** Whether it is the weights, and not the words or the filter, that cannot be asked so. */
