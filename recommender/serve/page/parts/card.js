@@ -28,9 +28,12 @@ export function card(item, { href, parts, badge, like, unlike, note } = {}) {
       h("a", { class: "details", href: link("item", item.id), "aria-label": `Details of ${title}` }, "Details")));
 }
 
-/** The score; of two rankings that were fused, the rank in each, which says more. */
+/** The score; of two fused rankings the rank in each, and of a re-ranking run its chance of a yes. */
 function scored(item, parts) {
   const { vector_rank: meaning, keyword_rank: words } = item.explain ?? {};
+  if (typeof item.p_yes === "number") {
+    return h("span", { class: "score", title: "Chance of a yes" }, `yes ${score(item.p_yes)}`);
+  }
   if (meaning === undefined && words === undefined) {
     return typeof item.score === "number" && h("span", { class: "score", title: told(parts) }, score(item.score));
   }

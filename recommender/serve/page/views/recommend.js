@@ -8,7 +8,7 @@ import { card, grid } from "../parts/card.js";
 import { filter } from "../parts/filter.js";
 import { bones, failure, nothing } from "../parts/notice.js";
 import { thumb } from "../parts/picture.js";
-import { runChoice } from "../parts/runs.js";
+import { rerankChoice, runChoice } from "../parts/runs.js";
 import { userBox } from "../parts/suggest.js";
 
 const K = 24;
@@ -19,25 +19,27 @@ export function create() {
   let asking = new AbortController();
   const change = (part) => go(toLink({ ...asked, ...part }));
   const users = userBox((user) => change({ user, history: [] }));
-  const runs = runChoice("Run", (run) => change({ run }));
+  const runs = runChoice((run) => change({ run }));
+  const reranks = rerankChoice((rerank) => change({ rerank }));
   const where = filter((text) => change({ where: text }));
   const seen = h("input", { type: "checkbox", on: { change: () => change({ seen: seen.checked }) } });
   const past = h("section", { class: "past panel", "aria-label": "History" });
   const results = h("section", { "aria-label": "Recommendations" });
   const wide = matchMedia("(min-width: 901px)");
   const more = h("details", { class: "tuning", open: wide.matches }, h("summary", {}, icon("tune"), "Tune"),
-    h("div", { class: "stack" }, runs.element, where.element,
+    h("div", { class: "stack" }, runs.element, reranks.element, where.element,
       h("label", { class: "choice" }, seen, "Seen items too")));
   wide.addEventListener("change", () => { more.open = wide.matches; });
 
   async function update({ params, name }) {
     asked = {
-      user: name, history: params.getAll("history"), run: params.get("run") ?? "",
+      user: name, history: params.getAll("history"), run: params.get("run") ?? "", rerank: params.get("rerank") ?? "",
       where: params.get("where") ?? "", seen: params.get("seen") === "yes",
     };
     document.title = `${asked.user ? `For ${asked.user}` : "Recommend"} · Dualview`;
     users.set(asked.user);
     runs.set(asked.run);
+    reranks.set(asked.rerank);
     where.set(asked.where);
     seen.checked = asked.seen;
     asking.abort();
@@ -142,8 +144,8 @@ export function create() {
   };
 }
 
-const toLink = ({ user, history, run, where, seen }) =>
-  link("recommend", user, { history, run, where, seen: seen ? "yes" : null });
+const toLink = ({ user, history, run, rerank, where, seen }) =>
+  link("recommend", user, { history, run, rerank, where, seen: seen ? "yes" : null });
 
 const nearest = (item) => item.explain?.nearest ?? [];
 
@@ -165,11 +167,12 @@ export async function anyUser() {
 }
 
 /** Ask a run for a user or a history. */
-export async function recommended({ user, history: ids, run, where, seen }, signal, k = K) {
+export async function recommended({ user, history: ids, run, rerank, where, seen }, signal, k = K) {
   const body = { k, explain: true, exclude_seen: !seen };
   if (user) body.user = user;
   else body.history = ids;
   if (run) body.run = run;
+  if (rerank) body.rerank = rerank;
   if (where.trim()) body.where = where.trim();
   return readAnswer(await post("v1/recommend", body, signal));
 }
