@@ -29,6 +29,7 @@ class Encoding:
     def __init__(self, store: Store, release: Release, device: str) -> None:
         self._encoder = ReleaseEncoder(store, release, device)
         self._busy = threading.Lock()
+        self.loaded: set[bool] = set()  # True: has encoded a text; False: a picture
         self._texts: OrderedDict[tuple[str, str], Float32] = OrderedDict()
 
     def fitting(self, *, of_text: bool) -> list[str]:
@@ -39,6 +40,7 @@ class Encoding:
         """Load what encodes a text for a feature."""
         with suppress(BadInput):  # a word that is not known is no failure
             self.text(feature, "a")
+        self.loaded.add(True)
 
     def text(self, feature: str, text: str) -> Float32:
         """(dim,) Raises BadInput for a feature that cannot be asked so, or a text without a vector."""
@@ -46,6 +48,7 @@ class Encoding:
             kept = self._texts.get((feature, text))
             if kept is None:
                 kept = self._texts[feature, text] = self._encoder.text(feature, text)
+                self.loaded.add(True)
                 while len(self._texts) > KEPT:
                     self._texts.popitem(last=False)
             return kept
@@ -54,4 +57,6 @@ class Encoding:
         """(dim,) of the bytes of a picture; a path is none of a request's business."""
         assert isinstance(image, bytes)
         with self._busy:
-            return self._encoder.image(feature, image)
+            found = self._encoder.image(feature, image)
+            self.loaded.add(False)
+            return found

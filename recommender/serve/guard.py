@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.exceptions import HTTPException
 
 from featurestore.errors import DualviewError
-from recommender.serve.errors import Refused, answer_to, response, status_of
+from recommender.serve.errors import Refused, answer_to, response
 from recommender.serve.settings import JSON_BYTES
 
 if TYPE_CHECKING:
@@ -99,8 +99,6 @@ class _Exchange:
             )(self.scope, self.receive, self.send)
 
     async def _answer(self, error: DualviewError) -> None:
-        if status_of(error) == 503:
-            self.service.meters.refused.inc()
         await answer_to(error, str(self.service.root))(self.scope, self.receive, self.send)
 
     # ---- what is refused

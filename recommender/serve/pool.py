@@ -17,10 +17,13 @@ Found = TypeVar("Found")
 
 
 class Pool:
-    """`workers` threads and at most `queue` requests that wait for one. Used from one event loop."""
+    """`workers` threads and at most `queue` requests that wait for one. Used from one event loop.
 
-    def __init__(self, workers: int, queue: int) -> None:
-        self.workers = workers
+    refused: called for each request beyond that.
+    """
+
+    def __init__(self, workers: int, queue: int, refused: Callable[[], None]) -> None:
+        self.workers, self._refused = workers, refused
         self._most = workers + queue
         self._threads = ThreadPoolExecutor(workers, "search")
         self.pending = 0  # requests that wait or are worked on
@@ -28,6 +31,7 @@ class Pool:
     def enter(self) -> None:
         """Count a request in. Raises Refused where too many wait."""
         if self.pending >= self._most:
+            self._refused()
             raise overloaded(f"{self.pending} requests wait already")
         self.pending += 1
 

@@ -21,7 +21,7 @@ from recommender.serve.batch import Batcher
 from recommender.serve.errors import Refused
 from recommender.serve.meters import Meters
 from recommender.serve.pool import Pool
-from recommender.serve.settings import RERANKS
+from recommender.serve.settings import SLOW
 from recommender.serve.snapshot import Mark, Snapshot, mark
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class Service:
     ) -> None:
         self.root, self.store, self.settings, self.trace = root, store, settings, trace
         self.meters = Meters()
-        self.pool = Pool(settings.workers, settings.queue)
-        self.reranking = Pool(1, RERANKS)  # apart: a model that takes seconds must not keep searches waiting
+        refused = self.meters.refused.inc
+        self.pool = Pool(settings.workers, settings.queue, refused)
+        self.slow = Pool(1, SLOW, refused)  # apart: what takes seconds must not keep searches waiting
         self.batcher = Batcher(self.pool, settings.batch, self.meters)
         self.failed: dict[str, str] | None = None
         self._failed_mark: Mark | None = None
@@ -82,10 +83,13 @@ class Service:
             snapshot.leases -= 1
             self._let_go(snapshot)
 
-    async def work(self, do: Callable[[Snapshot], Found]) -> Found:
-        """What `do` makes of the snapshot, in a thread."""
+    async def work(
+        self, do: Callable[[Snapshot], Found], slow: Callable[[Snapshot], bool] = lambda snapshot: False
+    ) -> Found:
+        """What `do` makes of the snapshot, in a thread. slow: whether that takes seconds, as loading a model does."""
         with self.lease() as snapshot:
-            return await self.pool.run(lambda: do(snapshot))
+            pool = self.slow if slow(snapshot) else self.pool
+            return await pool.run(lambda: do(snapshot))
 
     # ---- swapping
 
@@ -182,7 +186,7 @@ class Service:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pool in (self.pool, self.reranking):
+        for pool in (self.pool, self.slow):
             await asyncio.to_thread(pool.close)
 
     def _spawn(self, work: Any) -> None:

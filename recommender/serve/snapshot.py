@@ -6,6 +6,7 @@ What a request needs is taken from one snapshot, so that no answer mixes two rel
 from __future__ import annotations
 
 import bisect
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from featurestore.release import Release
     from featurestore.store import Store
     from recommender.serve.settings import Settings
+
+log = logging.getLogger("dualview.serve")
 
 RETRIEVERS = 3  # runs kept open beside the one that is served
 Mark = tuple[str, str, str | None]  # release, when it was made, run
@@ -111,7 +114,7 @@ class Snapshot:
     def warm(self) -> None:
         """Open all that answers may need: every index, the run, the log, an encoder of texts.
 
-        Never raises a refusal: what cannot be opened is "failed" in `parts`, with a note.
+        What cannot be opened is "failed" in `parts`, with a note.
         """
         self._part("similar", self._open_features)
         if self.run is not None:
@@ -128,9 +131,12 @@ class Snapshot:
         try:
             load()
             self.parts[name] = "ready"
-        except DualviewError as error:
+        except Exception as error:
             self.parts[name] = "failed"
-            self.notes.append(f"{name}: {error.message}".replace(str(self.root), "STORE"))
+            said = error.message if isinstance(error, DualviewError) else "a bug; see the service's log"
+            self.notes.append(f"{name}: {said}".replace(str(self.root), "STORE"))
+            if not isinstance(error, DualviewError):
+                log.exception("a bug while %s of release %s was opened", name, self.release.name)
 
     def retriever(self, run: str | None = None) -> Retriever:
         """The retriever of a run, opened; without a name that of the run which is served. Raises NotFound, BadInput."""
@@ -153,6 +159,10 @@ class Snapshot:
                 oldest = next(each for each in self._retrievers if each != self.run)
                 del self._retrievers[oldest]
             return kept
+
+    def has_opened(self, run: str | None) -> bool:
+        """Whether `retriever` answers at once."""
+        return (run or self.run) in self._retrievers
 
     @cached_property
     def log(self) -> EventLog:

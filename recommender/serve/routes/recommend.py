@@ -25,12 +25,13 @@ async def recommend(service: Serving, asked: RecommendTo) -> Response:
     check_k(asked.k, service)
     if (asked.user is None) == (asked.history is None):
         raise BadInput("recommend takes a user or a history, one of the two")
-    if asked.rerank is None:
-        return as_json(await service.work(lambda snapshot: _recommended(snapshot, asked, service)))
-    if asked.k > DEPTH:
+    if asked.rerank is not None and asked.k > DEPTH:
         raise BadInput(f"k is {asked.k}; of a re-ranked answer it is at most {DEPTH}", remedy="ask for fewer")
-    with service.lease() as snapshot:
-        return as_json(await service.reranking.run(lambda: _recommended(snapshot, asked, service)))
+
+    def slow(snapshot: Snapshot) -> bool:
+        return asked.rerank is not None or not snapshot.has_opened(asked.run)
+
+    return as_json(await service.work(lambda snapshot: _recommended(snapshot, asked, service), slow))
 
 
 def _recommended(snapshot: Snapshot, asked: RecommendTo, service: Service) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
@@ -34,7 +35,7 @@ async def similar(service: Serving, asked: SimilarTo) -> Response:
         return await _nearest(service, asked.items[0], feature, asked.where, asked.k)
     text, mode = _reading(asked)
     question = _question(asked, text=text, mode=mode)
-    return raw(await service.work(lambda snapshot: _search(snapshot, question)))
+    return raw(await service.work(lambda snapshot: _search(snapshot, question), _loads(question)))
 
 
 @router.post("/image", response_model=Similar, responses=refusals(400, 404, 413, 422))
@@ -54,11 +55,13 @@ async def similar_to_picture(
             f"the picture has more than {service.settings.max_body:,} bytes", remedy="send a smaller one"
         )
 
+    question = _question(asked, text=asked.text, image=content)
+
     def told(snapshot: Snapshot) -> str:
         pictures.check_upload(content, service.settings.max_pixels)
-        return _search(snapshot, _question(asked, text=asked.text, image=content))
+        return _search(snapshot, question)
 
-    return raw(await service.work(told))
+    return raw(await service.work(told, _loads(question)))
 
 
 @router.get("/{item_id}", response_model=Similar, responses=refusals(400, 404, 422))
@@ -131,6 +134,16 @@ def _question(
         explain=asked.explain,
         exact=asked.exact,
     )
+
+
+def _loads(question: Question) -> Callable[[Snapshot], bool]:
+    """Whether a question needs an encoder that is still to be loaded."""
+    parts = {
+        True: question.text is not None and question.mode != "keyword",
+        False: question.image is not None,
+    }
+    needed = {of_text for of_text, there in parts.items() if there}
+    return lambda snapshot: snapshot.encoder is not None and not needed <= snapshot.encoder.loaded
 
 
 def _options(text: str) -> SimilarToPicture:
