@@ -125,10 +125,11 @@ def _show(made: Made, json: bool) -> None:
         return
     study, first = made.study, made.rows[0].record
     told = "; ".join(f"{name}: {text}" for name, text in report.meanings(study))
+    told += f"; vs {study.reference}: {report.TESTED} minus that of {study.reference}"
     console.table(
         f"{study.name}, {made.part}: {first[made.part]['users']:,} users",
-        report.headers(study),
-        [report.printed(study, row) for row in made.rows],
+        ["scorer", "kind", "seeds", *report.METRICS, f"vs {study.reference}", "p", "p > chance"],
+        [report.brief(study, row) for row in made.rows],
         note=f"{first['protocol']}; {told}",
     )
     console.say(f"written: {', '.join(str(path) for path in made.files)}")

@@ -158,6 +158,17 @@ def headers(study: MsrStudy) -> list[str]:
     return ["scorer", "kind", "seeds", *METRICS, f"{TESTED} minus {study.reference}", "p", "p above chance"]
 
 
+def brief(study: MsrStudy, row: Row) -> list[str]:
+    """The same for a terminal: fewer digits, no interval."""
+    whole = printed(study, row)
+    figures = []
+    for metric in METRICS:
+        mean, deviation = spread(row.values[metric])
+        figures.append(f"{mean:.3f}" + (f" ±{deviation:.3f}" if row.seeds > 1 else ""))
+    apart_by = "" if row.against is None else f"{row.against['difference']:+.3f}"
+    return [*whole[:3], *figures, apart_by, *whole[-2:]]
+
+
 def printed(study: MsrStudy, row: Row) -> list[str]:
     """A row of the table as texts."""
     figures = []
@@ -188,7 +199,7 @@ def meanings(study: MsrStudy) -> list[tuple[str, str]]:
         (
             f"{TESTED} minus {study.reference}, p",
             "user by user, each user's values averaged over seeds first, with a 95 % interval over users; paired "
-            "randomisation test, Holm's correction over this column. It speaks of these trained models.",
+            "randomisation test, Holm's correction over this column; it speaks of these trained models",
         ),
         (
             "p above chance",
