@@ -48,14 +48,14 @@ def create_app(service: Service) -> FastAPI:
     errors.install(app, str(service.root))
     for router in ROUTERS:
         app.include_router(router)
-    if service.settings.cors:
+    app.add_middleware(Guard, service=service)
+    if service.settings.cors:  # outside the guard, so that a page can read its refusals, too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(service.settings.cors),
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "x-api-key", "content-type"],
         )
-    app.add_middleware(Guard, service=service)  # the outermost
     if service.settings.api_key is not None:
         _declare_key(app)
     return app

@@ -46,7 +46,7 @@ JSON_ROOM = 64 << 10  # beside a picture: its options and the multipart frame
 
 
 class Guard:
-    """The outermost layer of the application."""
+    """The layer around the application; only cross-origin rules stand outside it."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore import release as releases
-from featurestore import spelling
+from featurestore import remedies, spelling
 from featurestore.errors import Conflict, DualviewError, NotFound
+from featurestore.files import canonical_json, sha256_text
 from featurestore.query import default_feature
 from recommender import runs
 from recommender.events import EventLog
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dualview.serve")
 
 RETRIEVERS = 3  # runs kept open beside the one that is served
-Mark = tuple[str, str, str | None]  # release, when it was made, run
+Mark = tuple[str, str, str | None]  # release, what its manifest says, run
 
 
 def found_run(root: Path, asked: str | None) -> str | None:
@@ -59,8 +60,12 @@ def usable(run: runs.Run) -> bool:
 
 def mark(root: Path, settings: Settings) -> Mark:
     """What a snapshot would be made of now; another one than before calls for another snapshot."""
-    made = releases.open(root, settings.release)
-    return made.name, made.created, found_run(root, settings.run)
+    return _mark(releases.open(root, settings.release), found_run(root, settings.run))
+
+
+def _mark(release: Release, run: str | None) -> Mark:
+    """By all of the manifest: `forget` makes releases anew under their names."""
+    return release.name, sha256_text(canonical_json(release.manifest)), run
 
 
 class Snapshot:
@@ -71,6 +76,7 @@ class Snapshot:
     ) -> None:
         self.root, self.store, self.release, self.run = root, store, release, run
         self.since = datetime.now(UTC).isoformat(timespec="seconds")
+        self.mark = _mark(release, run)
         self.leases, self.retired = 0, False
         self.notes: list[str] = []
         self.parts: dict[str, str] = {"similar": "ready", "recommend": "loading" if run else "absent"}
@@ -90,7 +96,7 @@ class Snapshot:
         if damaged := release.verify(content=False):
             raise Conflict(
                 f"{len(damaged)} files of release {release.name} are gone or have another size",
-                remedy=f"make them again: dualview publish {root} --rebuild {release.name}",
+                remedy=remedies.rebuild(release),
             )
         snapshot = cls(root, store, release, found_run(root, settings.run), settings)
         if len(release.ids):
@@ -98,10 +104,6 @@ class Snapshot:
         with suppress(NotFound):  # a release without vectors is still a catalogue
             snapshot.open_feature(default_feature(release))
         return snapshot
-
-    @property
-    def mark(self) -> Mark:
-        return self.release.name, self.release.created, self.run
 
     def _open_features(self) -> None:
         for name in self.release.searchable:
@@ -117,6 +119,8 @@ class Snapshot:
         What cannot be opened is "failed" in `parts`, with a note.
         """
         self._part("similar", self._open_features)
+        with suppress(DualviewError):
+            self.log.offsets  # noqa: B018  # opened now, used later
         if self.run is not None:
             self._part("recommend", lambda: self.retriever().run)
         encoder = self.encoder
@@ -124,8 +128,6 @@ class Snapshot:
             self.parts["text"] = "absent"
         elif encoder is not None:
             self._part("text", lambda: encoder.load(fitting[0]))
-        with suppress(DualviewError):
-            self.log.offsets  # noqa: B018  # opened now, used later
 
     def _part(self, name: str, load: Callable[[], object]) -> None:
         try:
@@ -152,6 +154,7 @@ class Snapshot:
                 if not usable(asked):
                     raise NotFound(f"run {name} has no weights yet", remedy="ask again when it has trained")
                 kept = Retriever(self.root, self.release, name)
+                kept.log = self.log  # one for all runs
                 kept.run  # noqa: B018  # opened here, under the lock
                 self._retrievers[name] = kept
             self._retrievers.move_to_end(name)
@@ -168,6 +171,11 @@ class Snapshot:
     def log(self) -> EventLog:
         """The log of the release, by user."""
         return EventLog.from_table(self.release.events())
+
+    @property
+    def has_log(self) -> bool:
+        """Whether `log` is there at once."""
+        return "log" in vars(self)
 
     def events_of(self, user: str) -> slice:
         """Where a user's events stand in `log`. Raises NotFound."""

@@ -37,7 +37,7 @@ async def list_users(
             "users": [{"id": name, "events": count} for name, count in zip(names, counts, strict=True)],
         }
 
-    return as_json(await service.work(told))
+    return as_json(await service.work(told, _loads))
 
 
 @router.get("/{user_id}/history", response_model=History, responses=refusals(400, 404, 422))
@@ -67,4 +67,9 @@ async def history(service: Serving, user_id: ItemId, offset: Offset = 0, limit: 
             ],
         }
 
-    return as_json(await service.work(told))
+    return as_json(await service.work(told, _loads))
+
+
+def _loads(snapshot: Snapshot) -> bool:
+    """Whether the log is still to be read."""
+    return not snapshot.has_log

@@ -311,6 +311,8 @@ def test_only_named_origins_may_read_answers(locked: Served, served: Served) -> 
         locked.ask("GET", "/v1/items", headers=asking).headers["access-control-allow-origin"]
         == asking["origin"]
     )
+    refused = locked.ask("GET", "/v1/items", headers={"origin": "https://shop.example"})
+    assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, "https://shop.example")
     foreign = locked.ask("GET", "/v1/items", headers=asking | {"origin": "https://evil.example"})
     assert "access-control-allow-origin" not in foreign.headers
     assert "access-control-allow-origin" not in served.ask("GET", "/v1/items", headers=asking).headers

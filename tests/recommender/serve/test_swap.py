@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dualview.housekeeping import forget
 from featurestore.errors import DualviewError
 from featurestore.store import Store
 from recommender import runs
@@ -131,6 +132,17 @@ def test_it_looks_by_itself_and_follows_a_promotion(store: Store) -> None:
             time.sleep(0.05)
         found = served.post("/v1/recommend", {"user": "u01"}).json
         assert (found["run"], found["release"]) == (other.name, "0001")
+
+
+def test_what_was_forgotten_is_no_longer_served(store: Store) -> None:
+    with shelf.serving(store) as served:
+        served.service.current.warm()
+        assert served.get("/v1/users/u03/history").status == served.get("/v1/items/i004").status == 200
+        forget(store, users=["u03"], items=["i004"])
+        assert served.post("/v1/reload", {}).json["swapped"]
+        assert served.get("/ready").json["release"] == "0001"
+        assert served.get("/v1/users/u03/history").status == served.get("/v1/items/i004").status == 404
+        assert served.get("/v1/items/i004/picture").status == 404
 
 
 def test_a_release_that_was_asked_for_by_name_stays(store: Store) -> None:
