@@ -59,7 +59,7 @@ def train(
     from recommender.msr import sft
 
     begun = time.monotonic()
-    asked = _asked(store, model, preset, pairs, release, resume, options)
+    asked = _asked(store, model, preset, pairs, release, resume, options, read_only=False)
     run = sft.train(
         store,
         asked.config,
@@ -121,7 +121,7 @@ def plan_train(
     from recommender.msr.sft import rehearse
     from recommender.runs import next_name
 
-    asked = _asked(store, model, preset, pairs, release, resume, options)
+    asked = _asked(store, model, preset, pairs, release, resume, options, read_only=True)
     found = rehearse(store, asked.config, asked.examples, device=device)
     each = found.batch_seconds
     return MsrPlan(
@@ -154,7 +154,10 @@ def _asked(
     release: str,
     resume: str | None,
     options: dict[str, Any],
+    *,
+    read_only: bool,
 ) -> Asked:
+    """read_only: a model that is not on this machine is refused, not fetched."""
     from featurestore.errors import BadInput
     from ingest.describe.transformers_vlm import sees
     from recommender.events import EventLog
@@ -194,7 +197,7 @@ def _asked(
         if config.preference in VARIANTS:  # the recipe that was used last may be another one tomorrow
             pinned = recipe_of(store, variant=cast(Any, config.preference)).id
             config = config.model_copy(update={"preference": pinned})
-    seeing = sees(models.resolve(store.root, config.model, read_only=True).folder)
+    seeing = sees(models.resolve(store.root, config.model, read_only=read_only).folder)
     made = material(store, opened, log, config, sees=seeing)
     parts = [made.examples(drawn.parts[name]) for name in ("train", "valid")]
     return Asked(config, opened, drawn, parts[0], parts[1], folder)

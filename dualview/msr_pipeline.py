@@ -142,6 +142,11 @@ def make_store(study: MsrStudy, *, wait: float | None = None, say: Say, progress
             remedy=f"[data.{data.name}] items = FILE and interactions = FILE, or make the store first",
         )
     else:
+        for path in (raw.items, raw.interactions, raw.features, *raw.texts.values()):
+            if path is not None and not path.exists():
+                raise NotFound(
+                    f"{study.path.name}: there is no {path}", remedy=f"correct it in [data.{data.name}]"
+                )
         text = raw.features.read_text(encoding="utf-8") if raw.features else preset_toml("offline")
         store = Store.create(data.root, text)
         say(f"store {data.root} made")

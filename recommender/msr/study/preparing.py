@@ -10,7 +10,9 @@ from featurestore.errors import BadInput, NotFound
 from featurestore.store import Store
 from ingest.encode.models import Models
 from recommender.events import EventLog
+from recommender.msr.config import MsrConfig
 from recommender.msr.material import rows_before
+from recommender.msr.models import resolve
 from recommender.msr.pairs import draw_pairs
 from recommender.msr.preferences_recipe import PreferenceOptions, draft
 from recommender.splits import leave_one_out
@@ -35,9 +37,15 @@ def opened(study: MsrStudy) -> tuple[Store, Any, EventLog]:
 
 
 def prepare(study: MsrStudy, device: str = "auto", progress: Any = None) -> list[dict[str, Any]]:
-    """Make the preferences that arms read and that are not there yet; a report for each that is named."""
+    """Make the preferences that arms read and that are not there yet; a report for each that is named.
+
+    Models are fetched first: raises ModelUnavailable before anything is made where one cannot be had.
+    """
     from recommender.msr.preferences_run import compute
 
+    tuned = [arm.options.model for arm in study.arms.values() if isinstance(arm.options, MsrConfig)]
+    for model in dict.fromkeys(tuned):
+        resolve(opened(study)[0].root, model)
     wanted = {
         arm.preference.model_dump_json(): arm.preference for arm in study.arms.values() if arm.preference
     }

@@ -202,7 +202,7 @@ class MsrWork(Work):
     def _material(self, config: MsrConfig) -> Material:
         from ingest.describe.transformers_vlm import sees
 
-        looks = sees(resolve(self.store.root, config.model, read_only=True).folder)
+        looks = sees(resolve(self.store.root, config.model).folder)
         return material(self.store, self.release, self.log, config, sees=looks)
 
     def _rate_folder(self, rate: float) -> Path:
@@ -239,9 +239,7 @@ class MsrWork(Work):
             told = texts_of(tell(self.pairs.parts["test"]))
             about = {
                 **about,
-                "model": resolve(self.store.root, self._options().model, read_only=True).ref.model_dump(
-                    mode="json"
-                ),
+                "model": resolve(self.store.root, self._options().model).ref.model_dump(mode="json"),
             }
         return {
             "format": FORMAT,
