@@ -10,7 +10,21 @@ from typing import Any
 import pytest
 
 from dualview import Store
-from tests.recommender.serve.browsing import CHROMIUM, HOSTILE, ITEMS, QUIET, Watch, make_store, served
+from tests.recommender.serve.browsing import (
+    CHROMIUM,
+    COLOURS,
+    DROP,
+    HOSTILE,
+    ITEMS,
+    QUIET,
+    Watch,
+    cards,
+    make_store,
+    picture_of,
+    pictured,
+    served,
+    until,
+)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine to look with")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -45,7 +59,7 @@ def open_page(browser: Any, address: str) -> Iterator[Open]:
     def open_one(place: str = "", **options: Any) -> Any:
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 860}} | options))
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         opened.append((context, Watch(page, address)))
         page.goto(f"{address}/#/{place}")
         page.watch = opened[-1][1]
@@ -55,32 +69,6 @@ def open_page(browser: Any, address: str) -> Iterator[Open]:
     for context, watch in opened:
         context.close()
         watch.check()
-
-
-def cards(page: Any) -> list[str]:
-    """Ids of the cards, once there are some."""
-    page.wait_for_selector("#main .waiting", state="detached")
-    page.wait_for_selector(".card[data-id]")
-    ids: list[str] = page.eval_on_selector_all(".card[data-id]", "all => all.map(one => one.dataset.id)")
-    return ids
-
-
-def until(page: Any, told: str, argument: Any = None) -> None:
-    """Wait for a function of the page to say so. Playwright's own way evaluates text, which the page forbids."""
-    for _ in range(100):
-        if page.evaluate(told, argument):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {told}")
-
-
-def pictured(store: Store) -> list[str]:
-    return [row["item_id"] for row in store.release().catalogue.to_pylist() if row["image"]]
-
-
-def picture_of(store: Store, item: str) -> bytes:
-    row = next(row for row in store.release().catalogue.to_pylist() if row["item_id"] == item)
-    return (store.root.parent / "shop" / row["image"]).read_bytes()
 
 
 def test_words_are_searched_for_and_the_address_keeps_the_question(open_page: Open, store: Store) -> None:
@@ -184,14 +172,6 @@ def test_like_these_but_not_those(open_page: Open, store: Store) -> None:
     page.wait_for_selector(".chip.unlike", state="detached")
 
 
-DROP = """([data, name]) => {
-  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-  const held = new DataTransfer();
-  held.items.add(new File([bytes], name, {type: name.endsWith("png") ? "image/png" : "image/jpeg"}));
-  document.body.dispatchEvent(new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: held}));
-}"""
-
-
 def test_a_dropped_picture_finds_its_item(open_page: Open, store: Store) -> None:
     item = pictured(store)[5]
     page = open_page()
@@ -286,15 +266,6 @@ def test_two_runs_answer_side_by_side(open_page: Open) -> None:
     page.wait_for_selector(".verdict:has-text('in both')")
     sides = [page.locator(f".columns-2 > section:nth-of-type({n}) .card").count() for n in (1, 2)]
     assert sides == [12, 12]
-
-
-COLOURS = """canvas => {
-  const {width, height} = canvas;
-  const copy = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
-  copy.drawImage(canvas, 0, 0);
-  const {data} = copy.getImageData(0, 0, width, height);
-  return new Set(new Uint32Array(data.buffer)).size;
-}"""
 
 
 def test_the_map_draws_every_item_and_shows_the_one_that_is_meant(open_page: Open) -> None:
@@ -400,6 +371,19 @@ def test_a_phone_shows_every_view_without_scrolling_sideways(open_page: Open, sc
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     page.get_by_role("button", name="Light or dark").click()
     assert page.evaluate("document.documentElement.dataset.theme") != scheme
+
+
+def test_a_newer_release_is_told_of(open_page: Open) -> None:
+    def newer(route: Any) -> None:
+        answer = route.fetch().json()
+        route.fulfill(json=answer | {"release": "0002"})
+
+    page = open_page()
+    page.wait_for_selector("#store-name:has-text('store · 0001')")
+    page.route("**/v1/similar", newer)
+    page.get_by_role("searchbox").fill("mug")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#store-name:has-text('store · 0002')")
 
 
 def test_a_service_that_does_not_answer_is_said_and_tried_again(open_page: Open) -> None:
