@@ -15,6 +15,9 @@ NULL is SQL's: a comparison with an unknown is unknown, and an item whose condit
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
@@ -29,6 +32,7 @@ from featurestore.grammar import REMEDY, Value, Writer, around, point
 if TYPE_CHECKING:
     import duckdb
 
+_here = threading.local()
 MAX_LENGTH = 200_000  # characters of a filter: room for some ten thousand ids
 
 
@@ -46,11 +50,37 @@ class Filter:
         if table.num_rows == 0:
             return np.zeros(0, np.bool_)
         used = table.select(list(self.columns)).rename_columns([f"c{n}" for n in range(len(self.columns))])
-        with _evaluator().cursor() as connection:  # a cursor has its own views, so threads do not meet
+        # a cursor has its own views, so threads do not meet
+        with _evaluator().cursor() as connection, _in_time(connection):
             connection.register("rows_to_filter", used)
             query = f"SELECT coalesce({self.sql}, false) AS keep FROM rows_to_filter"
             answer = connection.execute(query, list(self.values)).fetchnumpy()["keep"]
         return np.ascontiguousarray(answer, dtype=np.bool_)
+
+
+def bound_here(seconds: float) -> None:
+    """Let no filter that this thread evaluates take longer: BadInput then. For whoever answers strangers."""
+    _here.seconds = seconds
+
+
+@contextmanager
+def _in_time(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    seconds: float | None = getattr(_here, "seconds", None)
+    if seconds is None:
+        yield
+        return
+    import duckdb
+
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise BadInput(
+            f"the filter takes more than {seconds:g} seconds", remedy="give fewer conditions, or simpler ones"
+        ) from None
+    finally:
+        timer.cancel()
 
 
 def compile_filter(text: str, schema: pa.Schema) -> Filter:

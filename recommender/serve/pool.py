@@ -11,7 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from featurestore.filters import bound_here
 from recommender.serve.errors import overloaded
+from recommender.serve.settings import FILTER_SECONDS
 
 Found = TypeVar("Found")
 
@@ -25,7 +27,7 @@ class Pool:
     def __init__(self, workers: int, queue: int, refused: Callable[[], None]) -> None:
         self.workers, self._refused = workers, refused
         self._most = workers + queue
-        self._threads = ThreadPoolExecutor(workers, "search")
+        self._threads = ThreadPoolExecutor(workers, "search", bound_here, (FILTER_SECONDS,))
         self.pending = 0  # requests that wait or are worked on
 
     def enter(self) -> None:

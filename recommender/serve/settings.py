@@ -13,6 +13,7 @@ from featurestore.query import GREATEST_K
 # what a request may hold whatever the settings are: see `recommender.serve.schema`
 TEXT_LENGTH = 2_000  # characters of a text or of words
 FILTER_LENGTH = 10_000  # characters of a filter
+FILTER_SECONDS = 2.0  # that a filter may take when it is first asked with
 ID_LENGTH = 512  # characters of an id
 ITEMS = 100  # items to be like, and as many to be unlike
 HISTORY = 2_000  # items of a history

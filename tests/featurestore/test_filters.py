@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurestore.errors import BadInput
-from featurestore.filters import compile_filter
+from featurestore.filters import bound_here, compile_filter
 from featurestore.sql import locked_connection
 
 Row = dict[str, Any]
@@ -418,3 +418,19 @@ def test_the_evaluating_connection_reaches_no_file_and_cannot_be_unlocked(sql: s
 
     with locked_connection(threads=1) as connection, pytest.raises(duckdb.Error):
         connection.execute(sql).fetchall()
+
+
+def test_a_filter_that_takes_too_long_is_ended_where_time_is_bound() -> None:
+    numbers = np.arange(400_000)
+    table = pa.table({"title": pa.array(numbers.astype(str))})
+    slow = " OR ".join(f"title ILIKE '%{n}%{n + 1}%z'" for n in range(300))
+
+    def ask(where: str, seconds: float) -> int:
+        bound_here(seconds)
+        return int(compile_filter(where, table.schema).mask(table).sum())
+
+    with ThreadPoolExecutor(1) as bounded:  # of that thread alone
+        with pytest.raises(BadInput, match=r"more than 0\.05 seconds"):
+            bounded.submit(ask, slow, 0.05).result()
+        assert bounded.submit(ask, "title = '7'", 60.0).result() == 1
+    assert compile_filter("title LIKE '%77777'", table.schema).mask(table).sum() == 4
