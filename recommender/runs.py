@@ -330,7 +330,7 @@ def environment(device: str) -> dict[str, Any]:
     """Versions and machine, for the record; none of it is hashed."""
     import torch
 
-    packages = ("dualview", "numpy", "pyarrow", "safetensors")
+    packages = ("dualview", "numpy", "pyarrow", "safetensors", "transformers", "peft")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

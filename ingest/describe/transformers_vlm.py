@@ -282,8 +282,16 @@ def _architecture(folder: Path) -> tuple[Any, Any]:
 
 def _dtype(config: Any, options: TransformersOptions) -> str:
     """The number format that is asked for, or the saved one."""
-    saved = str(config.dtype or "float32").removeprefix("torch.")
-    return saved if options.dtype == "auto" else options.dtype
+    return _saved(config) if options.dtype == "auto" else options.dtype
+
+
+def _saved(config: Any) -> str:
+    return str(config.dtype or "float32").removeprefix("torch.")
+
+
+def saved_dtype(folder: Path) -> str:
+    """The number format of the weights in a folder, which are not read. Raises ModelUnavailable."""
+    return _saved(_architecture(folder)[0])
 
 
 def sees(folder: Path) -> bool:

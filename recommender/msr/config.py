@@ -82,7 +82,8 @@ class MsrConfig(BaseModel):
     )
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none: any")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of weights and arithmetic; auto: as the weights were saved. Adapters are float32"
+        "auto",
+        description="of weights and arithmetic; auto: as saved, but bfloat16 for float16. Adapters are float32",
     )
     checkpointing: bool = Field(
         True, description="compute layers anew on the way back instead of keeping what is between them"

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BadInput, NotFound
-from ingest.describe.transformers_vlm import SAFETENSORS, Chat, TransformersOptions, load_chat
+from ingest.describe.transformers_vlm import (
+    SAFETENSORS,
+    Chat,
+    TransformersOptions,
+    load_chat,
+    saved_dtype,
+)
 from ingest.encode.models import Found, Models
 from recommender.fit import pick_device
 from recommender.msr import lora
@@ -41,7 +47,12 @@ def resolve(root: str | Path, spec: str, *, read_only: bool = False) -> Found:
 
 def load(folder: Path, config: MsrConfig, device: str = "auto", ref: ModelRef | None = None) -> Loaded:
     """The model in a folder, without adapters. Raises ModelUnavailable, and BadInput where it cannot be asked so."""
-    options = TransformersOptions(prompt="", dtype=config.dtype, max_pixels=config.max_pixels)
+    dtype = saved_dtype(folder) if config.dtype == "auto" else config.dtype
+    if dtype == "float16":
+        dtype = "bfloat16"  # in float16 gradients vanish
+    options = TransformersOptions.model_validate(
+        {"prompt": "", "dtype": dtype, "max_pixels": config.max_pixels}
+    )
     chat = load_chat(folder, options, str(pick_device(device)))
     chat.model.eval()
     if getattr(chat.model.config.get_text_config(), "is_encoder_decoder", False):

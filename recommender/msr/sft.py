@@ -157,6 +157,9 @@ def train(
     place = pick_device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         loaded = _adapted(root, config, place)
+        # what was left to the model is written down as it came out
+        dtype = str(loaded.model.dtype).removeprefix("torch.")
+        config = config.model_copy(update={"image": loaded.prompt.sees, "dtype": dtype})
         _fits(loaded.prompt, examples)
         folder = Path(folder) if folder is not None else allot(root, config.slug)
         run = _open(folder, config, examples, valid, loaded, release, pairs, str(place))

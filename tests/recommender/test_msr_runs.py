@@ -47,7 +47,10 @@ def test_a_run_says_what_it_was_made_of(store: Store) -> None:
         * 2
     )
     assert run.split_hash == pairs.hash
-    assert run.options.model_dump()["answers"] == ("y", "n")
+    assert run.options.answers == ("y", "n")
+    assert (run.options.image, run.options.dtype) == (False, "float32"), (
+        "what the model decided is written down"
+    )
     assert 0 <= run.metrics()["valid"]["auc"] <= 1
     assert run.about["model"]["folder_sha256"]
 

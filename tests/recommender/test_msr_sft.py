@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from featurestore.errors import BadInput, Conflict
 from recommender import checkpoint
-from recommender.msr import lora, sft
+from recommender.msr import lora, models, sft
 from recommender.msr.config import MsrConfig
 from recommender.msr.ranker import Ranker
 from recommender.runs import MSR, Run, list_runs, open_run, promote
@@ -128,6 +130,14 @@ def test_a_model_in_bfloat16_learns_with_adapters_in_float32(tmp_path: Path) -> 
     found = Ranker.open(run, device="cpu")
     assert found.model.dtype == torch.bfloat16
     assert np.isfinite(found.score("red shoe", asking.candidates(4))).all()
+
+
+def test_a_model_saved_in_float16_is_taken_in_bfloat16(tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(asking.folder("llm"), folder)
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(told | {"dtype": "float16"}))
+    assert models.load(folder, config("llm"), "cpu").model.dtype == torch.bfloat16
 
 
 def test_it_learns_and_is_opened_again_with_its_adapters_or_without(tmp_path: Path) -> None:
