@@ -21,6 +21,7 @@ from featurestore import remedies, spelling
 from featurestore.errors import Conflict, DualviewError, NotFound
 from featurestore.files import canonical_json, sha256_text
 from featurestore.query import default_feature
+from featurestore.schema import ITEM_ID
 from recommender import runs
 from recommender.events import EventLog
 from recommender.retrieve import Retriever
@@ -121,6 +122,9 @@ class Snapshot:
         self._part("similar", self._open_features)
         with suppress(DualviewError):
             self.log.offsets  # noqa: B018  # opened now, used later
+        with suppress(DualviewError):
+            self.release.mask(f"{ITEM_ID} IS NULL")  # loads what reads filters
+            self.release.words  # noqa: B018
         if self.run is not None:
             self._part("recommend", lambda: self.retriever().run)
         encoder = self.encoder

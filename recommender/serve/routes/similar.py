@@ -101,6 +101,12 @@ def _plain(asked: SimilarTo) -> bool:
 
 def _reading(asked: SimilarTo) -> tuple[str | None, Mode]:
     """The text of a question and how it is read."""
+    if not (asked.items or asked.text is not None or asked.words is not None):
+        raise BadInput(
+            "similar to what?", remedy="give items, a text or words; a picture to /v1/similar/image"
+        )
+    if asked.mode in ("keyword", "hybrid") and asked.text is None and asked.words is None:
+        raise BadInput(f"mode '{asked.mode}' looks for words", remedy="give text or words")
     if asked.text is not None and asked.words is not None and asked.text != asked.words:
         raise BadInput(
             "text and words differ: both rankings are of one text",

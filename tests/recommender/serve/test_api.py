@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import time
 from pathlib import Path
 
@@ -146,6 +147,21 @@ def test_a_user_and_the_same_history_are_recommended_the_same(served: Served, as
         assert [each["cosine"] for each in near] == sorted((each["cosine"] for each in near), reverse=True)
     again = served.post("/v1/recommend", {"user": "a/b user", "k": 30, "exclude_seen": False})
     assert set(history) & {name for name, _ in ranking(again)}
+
+
+def test_the_guides_client_works(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
+    code = guide.partition("```python\n")[2].partition("```")[0]
+    code = code.replace(":8000", f":{served.port}").replace("P0000", "i001").replace("mug", "lamp")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key.txt").write_text("no key is asked for\n")
+    exec(compile(code, "docs/serve.md", "exec"), {})
+    *hits, recommended = capsys.readouterr().out.splitlines()
+    assert len(hits) == 3
+    assert "lamp" in hits[0]
+    assert len(ast.literal_eval(recommended)) == 3
 
 
 def test_the_catalogue_is_browsed_and_searched(served: Served) -> None:

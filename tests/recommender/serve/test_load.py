@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dualview.serving import _bind
 from featurestore.store import Store
+from recommender.serve.settings import Settings
 from tests.recommender.serve import shelf
 from tests.recommender.serve.shelf import IDS, path_of
 
@@ -147,6 +150,13 @@ def refused(*args: object) -> str:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def test_an_answers_small_packets_are_sent_at_once() -> None:
+    with _bind(Settings(port=0)) as listening, socket.create_connection(listening.getsockname()):
+        taken, _ = listening.accept()
+        with taken:  # asyncio turns Nagle's algorithm off where it sees this, and only there
+            assert taken.proto == socket.IPPROTO_TCP
 
 
 def test_beyond_this_machine_it_listens_with_a_key_only(asked_store: Store, tmp_path: Path) -> None:
