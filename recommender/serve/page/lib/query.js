@@ -1,7 +1,7 @@
 // What is asked, as the address keeps it and as the service takes it.
 import { link } from "./router.js";
 
-// Both rankings unless one is asked for: a vector alone misses names and rare words, words alone miss what is meant.
+const MODES = ["hybrid", "vector", "keyword"];
 export const K = 24;
 export const GREATEST_K = 200;
 
@@ -19,13 +19,19 @@ export function fromParams(params) {
     unlike: params.getAll("unlike"),
     picture: params.get("picture"),
     weights: Object.keys(weights).length ? weights : null,
-    mode: ["keyword", "vector"].includes(params.get("mode")) ? params.get("mode") : "hybrid",
+    mode: MODES.includes(params.get("mode")) ? params.get("mode") : null,
     where: params.get("where") ?? "",
     diversity: Math.min(Math.max(Number(params.get("diversity")) || 0, 0), 1),
     k: k >= 1 && k <= GREATEST_K ? k : K,
     page: Math.max(Math.round(Number(params.get("page"))) || 0, 0),
   };
 }
+
+/**
+ * How words are searched for. Unless it is chosen: by both rankings, since a vector alone misses names and rare words;
+ * beside items by meaning, so that "like this, but red" stays near the item.
+ */
+export const modeOf = (query) => query.mode ?? (query.like.length ? "vector" : "hybrid");
 
 /** The way back; what is as usual is left out. */
 function toParams(query) {
@@ -35,7 +41,7 @@ function toParams(query) {
     unlike: query.unlike,
     picture: query.picture,
     f: query.weights && Object.entries(query.weights).map(([name, weight]) => `${name}:${weight}`),
-    mode: query.mode === "hybrid" ? null : query.mode,
+    mode: query.mode,
     where: query.where,
     diversity: query.diversity || null,
     k: query.k === K ? null : query.k,
@@ -53,7 +59,7 @@ export function toBody(query, { pictured = false } = {}) {
   const words = query.q.trim();
   const weights = query.weights
     && Object.fromEntries(Object.entries(query.weights).filter(([, weight]) => weight > 0));
-  const mode = words && !pictured ? query.mode : "vector";
+  const mode = words && !pictured ? modeOf(query) : "vector";
   const body = { k: query.k, explain: true };
   if (words) body.text = words;
   if (words && mode !== "vector") body.mode = mode;

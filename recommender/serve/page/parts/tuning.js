@@ -1,6 +1,6 @@
 // The panel beside the results: weights, mode, filter, diversity, how many.
 import { fresh, h, icon } from "../lib/dom.js";
-import { GREATEST_K, isAsked } from "../lib/query.js";
+import { GREATEST_K, isAsked, modeOf } from "../lib/query.js";
 import { filter } from "./filter.js";
 import { weights } from "./weights.js";
 
@@ -35,9 +35,10 @@ export function tuning(features, changed) {
     set(query) {
       sliders.set(query.weights, undefined, able(query));
       where.set(query.where);
-      mode.set(query.mode);
+      mode.set(modeOf(query));
+      mode.disable("keyword", query.like.length + query.unlike.length > 0); // words alone compare no items
       mode.element.hidden = !query.q.trim();
-      const byWords = Boolean(query.q.trim()) && query.mode === "keyword";
+      const byWords = Boolean(query.q.trim()) && modeOf(query) === "keyword";
       for (const one of [sliders, diversity]) one.element.hidden = !isAsked(query) || byWords;
       number.element.hidden = !isAsked(query);
       diversity.set(query.diversity);
@@ -47,7 +48,7 @@ export function tuning(features, changed) {
   };
 }
 
-/** A choice of a few. choices: [[value, label]]. */
+/** A choice of a few. choices: [[value, label]]. Returns {element, set(value), disable(value, whether)}. */
 export function segments(label, choices, changed) {
   const name = fresh("choice");
   const inputs = choices.map(([value, text]) => {
@@ -59,6 +60,7 @@ export function segments(label, choices, changed) {
     element: h("fieldset", { class: "field bare" }, h("legend", { class: "label" }, label),
       h("div", { class: "segments" }, inputs.map((one) => one.element))),
     set: (value) => inputs.forEach(({ input }) => { input.checked = input.value === value; }),
+    disable: (value, off) => inputs.forEach(({ input }) => { if (input.value === value) input.disabled = off; }),
   };
 }
 
