@@ -64,7 +64,9 @@ class _Exchange:
 
     def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
         self.guard, self.service, self.settings = guard, guard.service, guard.service.settings
-        self.scope, self._receive, self._send = scope, receive, send
+        # HEAD is answered as GET; the server leaves the body out
+        self.scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        self._receive, self._send = receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.started = time.perf_counter()
         self.status, self.bytes, self.read = 0, 0, 0

@@ -176,6 +176,13 @@ def test_the_catalogue_is_browsed_and_searched(served: Served) -> None:
     assert [each["id"] for each in named["items"]] == ["50%25 off", "i001"]
 
 
+def test_head_is_get_without_its_body(served: Served) -> None:
+    whole, head = served.get("/v1/items/i001"), served.ask("HEAD", "/v1/items/i001")
+    assert (head.status, head.content) == (200, b"")
+    assert head.headers["content-length"] == whole.headers["content-length"]
+    assert served.ask("HEAD", "/v1/items/nobody").status == 404
+
+
 def test_users_are_found_by_how_their_id_begins(served: Served) -> None:
     found = served.get("/v1/users", prefix="u1", limit=3).json
     assert found["total"] == 10
