@@ -92,10 +92,10 @@ class Reranker:
     def _kept(self, user: str) -> Told | None:
         from recommender.msr.preferences import Preferences
 
-        known = EventLog.from_release(self.release)
-        found = Preferences.open(self._store, log=known, release=self.release, recipe=self._recipe.id).now(
-            [user]
-        )[0]
+        kept = Preferences.open(
+            self._store, log=self._log, release=self.release, recipe=self._recipe.id, users=[user]
+        )
+        found = kept.now([user])[0]
         return None if found is None else Told(found.text, found.step, found.behind)
 
     def _written(self, items: list[str]) -> Told:
@@ -133,6 +133,10 @@ class Reranker:
         looks = options.image is not False and sees(resolve(self.root, options.model, read_only=True).folder)
         store = self._store if looks or options.preference != HISTORY else None
         return Shelf(store, self.release, text=options.text, summary=options.summary, picture=looks)
+
+    @cached_property
+    def _log(self) -> EventLog:
+        return EventLog.from_release(self.release)
 
     @cached_property
     def _recipe(self) -> Recipe:
