@@ -266,11 +266,7 @@ def test_one_command_goes_from_raw_files_to_the_table(
     for name in ("items.csv", "events.csv", "features.toml", "told.parquet"):
         (tmp_path / name).write_bytes((shop / name).read_bytes())
     text = re.sub(r"\[arm\.(full|no-recurrence|sasrec|zero-shot)\][^\[]*(\[0.0001, 0.01\]\n\n)?", "", STUDY)
-    fewer = {
-        "seeds = [0, 1]": "seeds = [0]",
-        'reference = "full"': "",
-        '["chance", "popularity"]': '["popularity"]',
-    }
+    fewer = {"seeds = [0, 1]": "seeds = [0]", 'reference = "full"': "", '["chance", "popularity"]': "[]"}
     path = write(tmp_path, text, **fewer)
 
     def call(*more: str) -> tuple[int, str]:
@@ -280,12 +276,12 @@ def test_one_command_goes_from_raw_files_to_the_table(
         return int(ended.value.code or 0), capsys.readouterr().out
 
     code, out = call("--dry-run", "--json")
-    assert (code, json.loads(out)["makes_store"], len(json.loads(out)["cells"])) == (0, True, 2)
+    assert (code, json.loads(out)["makes_store"], len(json.loads(out)["cells"])) == (0, True, 1)
     assert not (tmp_path / "store").exists()
     code, out = call("--device", "cpu", "--json")
     found = json.loads(out)
     assert code == 0
-    assert [row["scorer"] for row in found["table"]] == ["popularity", "text-only"]
+    assert [row["scorer"] for row in found["table"]] == ["text-only"]
     assert found["part"] == "test"
     assert (tmp_path / "out" / "REPORT.md").read_text().startswith("# tiny\n")
     code, out = call("--device", "cpu")
