@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dualview import Store
+from recommender.runs import list_runs
 from tests.recommender.serve.browsing import (
     CHROMIUM,
     COLOURS,
@@ -17,9 +18,11 @@ from tests.recommender.serve.browsing import (
     HOSTILE,
     ITEMS,
     QUIET,
+    WAITS,
     Watch,
     cards,
     make_store,
+    open_runs,
     picture_of,
     pictured,
     served,
@@ -40,6 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 @pytest.fixture(scope="module")
 def address(store: Store) -> Iterator[str]:
     with served(store.root) as at:
+        open_runs(at, [run.name for run in list_runs(store.root)], "U01")
         yield at
 
 
@@ -59,7 +63,7 @@ def open_page(browser: Any, address: str) -> Iterator[Open]:
     def open_one(place: str = "", **options: Any) -> Any:
         context = browser.new_context(**({"viewport": {"width": 1280, "height": 860}} | options))
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(1_000 * WAITS)
         opened.append((context, Watch(page, address)))
         page.goto(f"{address}/#/{place}")
         page.watch = opened[-1][1]
