@@ -59,7 +59,7 @@ class Retriever:
     def __init__(self, root: str | Path, release: Any, run: str | None = None) -> None:
         self.root, self.release = Path(root), release
         self._asked_run = run
-        self._last_reranker: tuple[tuple[str, str], Reranker] | None = None
+        self._last_reranker: Reranker | None = None
 
     @classmethod
     def open(cls, store: Any, run: str | None = None, release: str = "latest") -> Retriever:
@@ -162,12 +162,13 @@ class Retriever:
         return table.replace_schema_metadata({METADATA: json.dumps(facts)})
 
     def _reranker(self, name: str, device: str) -> Reranker:
-        """Kept, since its model is."""
+        """The last one is kept, since its model is. "msr" is looked up each time: a newer run may have come."""
         from recommender.msr.rerank import Reranker
 
-        if self._last_reranker is None or self._last_reranker[0] != (name, device):
-            self._last_reranker = ((name, device), Reranker(self.root, self.release, name, device))
-        return self._last_reranker[1]
+        asked, kept = Reranker(self.root, self.release, name, device), self._last_reranker
+        if kept is None or (kept.run.name, kept.device) != (asked.run.name, asked.device):
+            kept = self._last_reranker = asked
+        return kept
 
     @property
     def run(self) -> Run:

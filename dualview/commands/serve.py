@@ -50,7 +50,11 @@ def run(
     ] = "latest",
     run: Annotated[
         str | None,
-        typer.Option("--run", help="A run, or latest.", show_default="the promoted one, else the newest"),
+        typer.Option(
+            "--run",
+            help="A run, or latest.",
+            show_default="the promoted one, else the newest that has finished",
+        ),
     ] = None,
     reload_every: Annotated[
         float,
@@ -61,7 +65,7 @@ def run(
     max_pixels: Annotated[int, typer.Option("--max-pixels", help="Of an uploaded picture.")] = 40_000_000,
     max_k: Annotated[int, typer.Option("--max-k", help="Answers that one request may ask for.")] = 1_000,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Threads that search.", show_default="one a core")
+        int | None, typer.Option("--workers", min=1, help="Threads that search.", show_default="one a core")
     ] = None,
     queue: Annotated[
         int, typer.Option("--queue", help="Requests that may wait; others are told to come again.")

@@ -35,12 +35,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dualview.serve")
 
+WEIGHTS = "checkpoint/best.safetensors"  # in a run's folder
 RETRIEVERS = 3  # runs kept open beside the one that is served
-Mark = tuple[str, str, str | None]  # release, what its manifest says, run
+Mark = tuple[
+    str, str, str | None, tuple[int, int] | None
+]  # release, what its manifest says, run, its weights
 
 
 def found_run(root: Path, asked: str | None) -> str | None:
-    """The run to recommend with: the one asked for, else the promoted one, else the newest that has weights.
+    """The run to recommend with: the one asked for, else the promoted one, else the newest that has finished; one that
+    still trains, only where there is no other.
 
     Raises NotFound for one that is not there.
     """
@@ -49,24 +53,32 @@ def found_run(root: Path, asked: str | None) -> str | None:
     chosen = runs.promoted(root)
     if chosen is not None:
         return chosen.name
-    answers = (run for run in runs.list_runs(root) if run.kind == runs.SEQUENTIAL and usable(run))
-    return next((run.name for run in answers), None)
+    answers = [run for run in runs.list_runs(root) if run.kind == runs.SEQUENTIAL and usable(run)]
+    finished = (run for run in answers if run.metrics().get("finished"))
+    found = next(finished, answers[0] if answers else None)
+    return found.name if found else None
 
 
 def usable(run: runs.Run) -> bool:
     """Whether it has weights to answer with; a fine-tuned one, adapters to re-rank with."""
-    weights = "adapter" if run.kind == runs.MSR else "checkpoint/best.safetensors"
-    return (run.folder / weights).exists()
+    return (run.folder / "adapter" if run.kind == runs.MSR else run.folder / WEIGHTS).exists()
 
 
 def mark(root: Path, settings: Settings) -> Mark:
     """What a snapshot would be made of now; another one than before calls for another snapshot."""
-    return _mark(releases.open(root, settings.release), found_run(root, settings.run))
+    return _mark(root, releases.open(root, settings.release), found_run(root, settings.run))
 
 
-def _mark(release: Release, run: str | None) -> Mark:
-    """By all of the manifest: `forget` makes releases anew under their names."""
-    return release.name, sha256_text(canonical_json(release.manifest)), run
+def _mark(root: Path, release: Release, run: str | None) -> Mark:
+    """By all of the manifest, since `forget` makes releases anew under their names; and by when the run's weights were
+    written, since one that goes on training gets better ones.
+    """
+    weights = None
+    if run is not None:
+        with suppress(FileNotFoundError):
+            found = (root / "runs" / run / WEIGHTS).stat()
+            weights = found.st_mtime_ns, found.st_size
+    return release.name, sha256_text(canonical_json(release.manifest)), run, weights
 
 
 class Snapshot:
@@ -77,7 +89,7 @@ class Snapshot:
     ) -> None:
         self.root, self.store, self.release, self.run = root, store, release, run
         self.since = datetime.now(UTC).isoformat(timespec="seconds")
-        self.mark = _mark(release, run)
+        self.mark = _mark(root, release, run)
         self.leases, self.retired = 0, False
         self.notes: list[str] = []
         self.parts: dict[str, str] = {"similar": "ready", "recommend": "loading" if run else "absent"}
@@ -151,21 +163,29 @@ class Snapshot:
             raise NotFound(
                 "there is no run to recommend with", remedy=f"train one: dualview train {self.root}"
             )
+        if name == runs.LATEST:
+            name = runs.open_run(self.root, name).name
+        kept = self._retrievers.get(name)
+        if kept is not None:  # whoever asks for one that is open does not wait while another is opened
+            with suppress(KeyError):  # closed in this moment
+                self._retrievers.move_to_end(name)
+            return kept
         with self._opening:
-            kept = self._retrievers.get(name)
-            if kept is None:
-                asked = runs.open_run(self.root, name)
-                if not usable(asked):
-                    raise NotFound(f"run {name} has no weights yet", remedy="ask again when it has trained")
-                kept = Retriever(self.root, self.release, name)
-                kept.log = self.log  # one for all runs
-                kept.run  # noqa: B018  # opened here, under the lock
-                self._retrievers[name] = kept
-            self._retrievers.move_to_end(name)
+            kept = self._retrievers.get(name) or self._opened(name)
+            self._retrievers[name] = kept
             while len(self._retrievers) > RETRIEVERS + 1:
                 oldest = next(each for each in self._retrievers if each != self.run)
                 del self._retrievers[oldest]
             return kept
+
+    def _opened(self, name: str) -> Retriever:
+        asked = runs.open_run(self.root, name)
+        if not usable(asked):
+            raise NotFound(f"run {name} has no weights yet", remedy="ask again when it has trained")
+        opened = Retriever(self.root, self.release, name)
+        opened.log = self.log  # one for all runs
+        opened.run  # noqa: B018  # opened here, under the lock
+        return opened
 
     def has_opened(self, run: str | None) -> bool:
         """Whether `retriever` answers at once."""

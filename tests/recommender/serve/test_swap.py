@@ -134,6 +134,39 @@ def test_it_looks_by_itself_and_follows_a_promotion(store: Store) -> None:
         assert (found["run"], found["release"]) == (other.name, "0001")
 
 
+def trained(store: Store, seed: int) -> Path:
+    """The folder of a new run that knows ids."""
+    config = Config.of(items="id", width=8, heads=1, layers=1, length=6, epochs=1, seed=seed)
+    return fit(store.release(), config, runs.allot(store.root, config.slug), device="cpu").folder
+
+
+def test_a_run_that_still_trains_takes_nobodys_place_and_better_weights_are_taken_over(store: Store) -> None:
+    (store.root / "runs" / runs.PROMOTED).unlink()
+    first, other = trained(store, 1), trained(store, 2)
+    runs.Run(other).write_metrics(finished=False)
+    with shelf.serving(store) as served:
+        told = served.post("/v1/recommend", {"user": "u01"}).json
+        assert told["run"] == first.name
+        weights = "checkpoint/best.safetensors"
+        (first / "aside").write_bytes((other / weights).read_bytes())
+        (first / "aside").replace(first / weights)
+        assert served.post("/v1/reload", {}).json["swapped"]
+        assert served.post("/v1/recommend", {"user": "u01"}).json["items"] != told["items"]
+        assert not served.post("/v1/reload", {}).json["swapped"]
+        assert served.post("/v1/recommend", {"user": "u01", "run": "latest"}).json["run"] == other.name
+        newest = trained(store, 3)
+        assert served.post("/v1/recommend", {"user": "u01", "run": "latest"}).json["run"] == newest.name
+        assert served.post("/v1/reload", {}).json["run"] == newest.name
+
+
+def test_an_open_run_answers_while_another_is_opened(store: Store) -> None:
+    with shelf.serving(store) as served:
+        snapshot = served.service.current
+        snapshot.warm()
+        with snapshot._opening:  # as it is held for seconds while a model is loaded
+            assert served.post("/v1/recommend", {"user": "u01"}).status == 200
+
+
 def test_what_was_forgotten_is_no_longer_served(store: Store) -> None:
     with shelf.serving(store) as served:
         served.service.current.warm()
