@@ -54,11 +54,11 @@ def events(lengths: Sequence[int] = (7, 5, 4, 2, 1), count: int = 12) -> pa.Tabl
     return pa.Table.from_pylist(rows)
 
 
-def shop(root: Path) -> Store:
-    """Ingested, described and published."""
+def shop(root: Path, lengths: Sequence[int] = (7, 5, 4, 2, 1)) -> Store:
+    """Ingested, described and published. lengths: as of `events`."""
     store = Store.create(root, TOML)
     (root / "summary.md").write_text(SUMMARY)
-    store.ingest(items(), events())
+    store.ingest(items(), events(lengths))
     store.materialize()
     store.publish()
     return store
