@@ -101,23 +101,34 @@ class Bench:
         return material(self.store, self.release, self.log, run.options, sees=ranker.prompt.chat.sees)
 
     def _not_learnt(self, other: Run) -> None:
-        """Raises Conflict where another run learnt from an event that this one is asked about."""
+        """Raises Conflict where another run learnt from an event that this one is asked about, or from a later one of
+        its user, who is told of by what came before; or chose its epoch by an event of the test.
+        """
         if not (other.folder / FILE).exists():
             raise BadInput(
                 f"run {other.name} does not say which events it learnt from", remedy="leave it out"
             )
-        learnt = Pairs.load(other.folder / FILE).parts["train"]
-        for part in ("valid", "test"):
-            shared = len(_events(learnt) & _events(self.pairs.parts[part]))
-            if shared:
+        theirs, ours = Pairs.load(other.folder / FILE).parts, self.pairs.parts
+        looks: tuple[tuple[str, Part, Part], ...] = (
+            ("was trained on", "train", "valid"),
+            ("was trained on", "train", "test"),
+            ("chose its epoch by", "valid", "test"),
+        )
+        for told, known, asked in looks:
+            if shared := _known(theirs[known], ours[asked]):
                 raise Conflict(
-                    f"run {other.name} was trained on {shared:,} of the events that run {self.run.name} is asked about",
+                    f"run {other.name} {told} {shared:,} of the events that run {self.run.name} is asked about",
                     remedy="compare runs of one split",
                 )
 
 
-def _events(groups: Groups) -> set[tuple[str, int]]:
-    return set(zip(groups.users.tolist(), groups.history.tolist(), strict=True))
+def _known(groups: Groups, asked: Groups) -> int:
+    """How many of `asked` are about an event that `groups` ask about too, or that lies before one of theirs."""
+    latest: dict[str, int] = {}
+    for user, history in zip(groups.users.tolist(), groups.history.tolist(), strict=True):
+        latest[user] = max(history, latest.get(user, -1))
+    rows = zip(asked.users.tolist(), asked.history.tolist(), strict=True)
+    return sum(latest.get(user, -1) >= history for user, history in rows)
 
 
 def part_of(on: str) -> Part:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,13 @@ from featurestore.store import Store
 from recommender.events import EventLog
 from recommender.metrics import hit_rate, reciprocal_rank
 from recommender.msr import scorers
+from recommender.msr.asking import Bench
 from recommender.msr.config import MsrConfig
 from recommender.msr.evaluate import evaluate_groups
 from recommender.msr.examples import history
 from recommender.msr.figures import figures
 from recommender.msr.material import NoPreference, kept, material
-from recommender.msr.pairs import PairOptions, Pairs, draw_pairs
+from recommender.msr.pairs import Groups, PairOptions, Pairs, draw_pairs
 from recommender.msr.ranker import Ranker
 from recommender.retrieve import Retriever, facts
 from recommender.runs import Run
@@ -246,6 +248,28 @@ def test_what_an_evaluation_refuses(store: Store, tuned: Run, sequential: Run) -
     other = msr.train(store, model=str(asking.folder("llm")), pairs=pairs, device="cpu", **OPTIONS)
     with pytest.raises(Conflict, match="was trained on"):
         plan_evaluation(store, tuned.name, beside=[other.name])
+
+
+def test_a_run_that_knows_what_is_asked_is_not_put_beside_another(
+    store: Store, tuned: Run, tmp_path: Path
+) -> None:
+    bench = Bench.open(store, tuned.name)
+    parts = bench.pairs.parts
+    other = SimpleNamespace(name="other", folder=tmp_path)
+
+    def of(train: Groups, valid: Groups) -> Any:
+        replace(bench.pairs, parts={"train": train, "valid": valid, "test": parts["test"]}).save(
+            tmp_path / "pairs.parquet"
+        )
+        return other
+
+    bench._not_learnt(of(parts["train"], parts["valid"]))
+    for ahead in (0, 1):  # the event itself, or one whose history has it
+        learnt = Groups(parts["test"].users, parts["test"].history + ahead, parts["test"].items[:, :2])
+        with pytest.raises(Conflict, match="was trained on"):
+            bench._not_learnt(of(learnt, parts["valid"]))
+    with pytest.raises(Conflict, match="chose its epoch by 16 of the events"):
+        bench._not_learnt(of(parts["train"], parts["test"]))
 
 
 def test_preferences_are_those_before_the_event_and_missing_ones_are_told(
