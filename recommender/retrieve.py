@@ -122,7 +122,11 @@ class Retriever:
             raise BadInput(
                 "depth is how many candidates are re-ranked", remedy="name a run to re-rank by, or msr"
             )
-        taken = k if rerank is None else max(k, depth or DEPTH)
+        if depth is not None and depth < 1:
+            raise BadInput(
+                f"depth is {depth}; at least 1 candidate is re-ranked", remedy="leave it out for 50"
+            )
+        taken = k if rerank is None else max(k, DEPTH if depth is None else depth)
         if taken > GREATEST_K:
             raise BadInput(f"depth is {taken}; it may be {GREATEST_K:,} at most", remedy="give a smaller one")
         reranker = None if rerank is None else self._reranker(rerank, device)

@@ -106,14 +106,17 @@ class Reranker:
 
         prompt = recipes.prompt_in(self._recipe, self._store.artifacts)
         texts, shape = item_texts(self.release, self._recipe), shape_of(self._recipe)
+        items = [item for item in items if item in texts]  # a release's log has no others
         start = shape.start(len(items))
         size = shape.block or max(1, len(items) - start)
         said, step = "", 0
         for begin in range(start, len(items), size):
-            block = listed([texts.get(item, "") for item in items[begin : begin + size]])
-            turns = prompt.render({ITEMS: block, PREFERENCE: said or None})
-            said = "\n\n".join(part for turn in turns for part in turn.parts if isinstance(part, str))
             step += 1
+            if block := listed(
+                [texts[item] for item in items[begin : begin + size]]
+            ):  # else it is passed over
+                turns = prompt.render({ITEMS: block, PREFERENCE: said or None})
+                said = "\n\n".join(part for turn in turns for part in turn.parts if isinstance(part, str))
         return Told(said, step, 0)
 
     # ---- what is opened

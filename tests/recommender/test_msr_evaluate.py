@@ -33,6 +33,7 @@ from recommender.msr.figures import figures
 from recommender.msr.material import NoPreference, kept, material
 from recommender.msr.pairs import Groups, PairOptions, Pairs, draw_pairs
 from recommender.msr.ranker import Ranker
+from recommender.msr.rerank import Reranker
 from recommender.retrieve import Retriever, facts
 from recommender.runs import Run
 from recommender.splits import leave_one_out
@@ -364,6 +365,8 @@ def test_what_reranking_refuses(store: Store, tuned: Run, sequential: Run) -> No
     retriever = Retriever.open(store, run=sequential.name)
     with pytest.raises(BadInput, match="depth"):
         retriever.recommend("u003", depth=8)
+    with pytest.raises(BadInput, match="depth is 0"):
+        retriever.recommend("u003", rerank=tuned.name, depth=0)
     with pytest.raises(BadInput, match="a fine-tuned yes/no model is asked for"):
         retriever.recommend("u003", rerank=sequential.name)
     with pytest.raises(NotFound, match="no run"):
@@ -393,3 +396,8 @@ def test_a_preference_that_is_not_kept_is_made_where_no_model_is_asked(tmp_path:
     after = facts(Retriever.open(store, run=sequential.name).recommend("u0", k=2, rerank=run.name))["rerank"]
     assert (after["preference"]["step"], after["preference"]["events_behind"]) == (3, 0)
     assert json.dumps(after)
+    written = Reranker(store.root, store.release("latest"), run.name)._written
+    assert written(["gone", "lost", "sold out", "i01"]) == written(["i01"]), (
+        "a release says nothing of what is gone"
+    )
+    assert written(["gone"]).text == ""
