@@ -33,7 +33,7 @@ def language_layers(model: Any, targets: Literal["linear", "attention"] = "linea
 
     decoder = model.get_decoder()
     prefix = next(name for name, module in model.named_modules() if module is decoder)
-    blind = _towers(model, decoder)
+    blind = towers(model)
     found = [
         name
         for name, module in model.named_modules()
@@ -51,8 +51,9 @@ def language_layers(model: Any, targets: Literal["linear", "attention"] = "linea
     return found
 
 
-def _towers(model: Any, decoder: Any) -> list[str]:
-    """Paths of what encodes pictures or sounds, where a model hides it inside what it calls its decoder."""
+def towers(model: Any) -> list[str]:
+    """Paths of what encodes pictures or sounds, which a model may hide inside what it calls its decoder."""
+    decoder = model.get_decoder()
     configs = [
         value
         for name, value in vars(model.config).items()

@@ -92,6 +92,8 @@ class Answering(nn.Module):
         super().train(mode)
         self.model.eval()
         self.model.get_decoder().train(mode)
+        for tower in lora.towers(self.model):
+            self.model.get_submodule(tower).eval()
         return self
 
     def forward(self, asked: tuple[Batch, Tensor]) -> dict[str, Tensor]:

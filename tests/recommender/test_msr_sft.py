@@ -76,6 +76,19 @@ def test_training_changes_adapters_of_the_language_part_and_not_one_bit_else(
     assert len(paths) == len(lora.language_layers(asking.loaded(kind).model)) == 14
 
 
+def test_a_tower_inside_what_a_model_calls_its_decoder_does_not_train(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = asking.loaded("llava_next")
+    monkeypatch.setattr(type(found.model), "get_decoder", lambda self: self.model)
+    made = sft.Answering(found.model, found.prompt, found.config).train()
+    inside = {name.split(".")[1]: each.training for name, each in found.model.named_modules() if "." in name}
+    assert (inside["vision_tower"], inside["language_model"]) == (False, True)
+    made.eval()
+    assert not any(each.training for each in made.modules())
+    assert not any("vision" in name for name in lora.language_layers(found.model))
+
+
 def test_attention_alone_can_be_adapted() -> None:
     names = lora.language_layers(asking.loaded("qwen2_5_vl").model, "attention")
     assert {name.rsplit(".", 1)[-1] for name in names} == {"q_proj", "k_proj", "v_proj", "o_proj"}
