@@ -115,7 +115,8 @@ class MsrWork(Work):
         from recommender.msr.ranker import Ranker
 
         config = self._options()
-        ranker = Ranker.open(config.model, config=config, device=self.device)
+        found = resolve(self.store.root, config.model)  # the one that the record names
+        ranker = Ranker.open(found.folder, config=config, device=self.device)
         return self._material(config).scorer(ranker), _about()
 
     def _sequential(self) -> tuple[GroupScorer, dict[str, Any]]:
