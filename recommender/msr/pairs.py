@@ -234,6 +234,7 @@ def draw_pairs(log: EventLog, options: PairOptions | None = None) -> Pairs:
         )
         numbers[f"{name}_groups"] = len(rows)
         numbers[f"{name}_repeats"] = _repeats(log, rows)
+        numbers[f"{name}_tied"] = _tied(log, rows)
     if not any(len(groups) for groups in parts.values()):
         raise BadInput(
             f"no user has an event after {options.min_history} others, with enough items left to draw from",
@@ -290,6 +291,13 @@ def _repeats(log: EventLog, rows: Int64) -> int:
     again = np.zeros(len(log), dtype=np.bool_)
     again[order[1:]] = keys[order[1:]] == keys[order[:-1]]
     return int(again[rows].sum())
+
+
+def _tied(log: EventLog, rows: Int64) -> int:
+    """How many of these events have the time of the one before or after: their order is that of the input."""
+    after = np.minimum(rows + 1, len(log) - 1)
+    follows = (rows + 1 < log.offsets[log.users[rows] + 1]) & log.tied[after]
+    return int((log.tied[rows] | follows).sum())
 
 
 def _strings(column: pa.ChunkedArray) -> Strings:

@@ -201,6 +201,18 @@ def test_training_takes_the_latest_positives_and_counts_repeats() -> None:
     assert pairs.numbers["train_repeats"] == 1
 
 
+def test_positives_whose_order_is_that_of_the_input_are_counted() -> None:
+    rows = [
+        {"user_id": "u", "item_id": item, "timestamp": at}
+        for item, at in zip("abcde", (1, 2, 3, 5, 5), strict=True)
+    ]
+    rows += [{"user_id": "v", "item_id": f"x{n}", "timestamp": at} for n, at in enumerate((5, 6, 6, 8, 9))]
+    found = draw_pairs(
+        EventLog.from_table(pa.Table.from_pylist(rows)), PairOptions.of(negatives=2, catalogue="all")
+    )
+    assert [found.numbers[f"{name}_tied"] for name in PARTS] == [1, 1, 1]
+
+
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.parquet"
     draw_pairs(a_log(), PairOptions.of(negatives=4)).save(path)
