@@ -159,7 +159,7 @@ def _learnt(log: EventLog, groups: Groups, trained: Mapping[str, int]) -> int:
     for place, key in enumerate(_keys(groups.users, groups.targets).tolist()):
         if key in trained:
             before = log.items[first[place] : first[place] + groups.history[place]]
-            found += trained[key] > np.count_nonzero(before == items[place])
+            found += int(trained[key] > np.count_nonzero(before == items[place]))
     return found
 
 
