@@ -50,7 +50,7 @@ class Prompt:
     """Prompts of one model. length: tokens with the answer. picture: whether pictures are shown, to a model that sees.
     yes, no: the ids of the answers' tokens.
 
-    Raises BadInput where an answer is not one token after the prompt.
+    Raises BadInput where an answer is not one token after the prompt, or both are the same.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class Prompt:
                 f"length is {length} tokens, and the model holds {chat.positions}", remedy="a smaller length"
             )
         self.yes, self.no = (self._answer(word) for word in answers)
+        if self.yes == self.no:
+            raise BadInput(
+                f"'{answers[0]}' and '{answers[1]}' are one and the same token to this model",
+                remedy="answers that it tells apart",
+            )
 
     # ---- one prompt
 

@@ -33,6 +33,12 @@ def test_an_answer_that_is_not_one_token_is_refused_with_its_pieces() -> None:
         asking.loaded("llm", answers=("yes", "no"))
 
 
+def test_answers_that_a_model_cannot_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Prompt, "_answer", lambda self, word: 7)  # two words that a tokenizer does not know
+    with pytest.raises(BadInput, match="'y' and 'n' are one and the same token"):
+        prompt("llm")
+
+
 @pytest.mark.parametrize("kind", ["llm", "qwen2_5_vl", "llava_next"])
 def test_a_prompt_ends_where_the_answer_begins(kind: str) -> None:
     made = prompt(kind)
