@@ -146,6 +146,7 @@ def test_the_grid_is_floors_then_zero_shot_then_arms_seed_by_seed(shop: Path) ->
         ('["chance", "popularity"]', '["chance", "item_knn"]', "unknown name 'item_knn'", ""),
         ('release = "store"', 'relase = "store"', "unknown setting 'relase'", "release"),
         ("zero_shot = true", 'zero_shot = "yes"', "zero_shot is true or false", ""),
+        ("zero_shot = true", "zero_shot = true\nlr = 1e-4", "lr is of training", "leave it out"),
         ("rates = [0.0001, 0.01]", "rates = [0]", "rates are learning rates", ""),
         ("width = 8", 'split = "global-time"', "the same for all arms", "leave it out"),
     ],

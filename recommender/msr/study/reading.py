@@ -23,6 +23,9 @@ SETTINGS = (
 FLOORS = ("popularity", "chance")
 OF_DATA = ("release", "items", "interactions", "format", "images_root", "features", "texts")
 OF_ARM = ("zero_shot", "preset", "rates")  # besides options of the model
+OF_QUESTION = (
+    "model", "preference", "history", "text", "summary", "image", "answers", "length", "max_pixels", "dtype",
+)  # fmt: skip
 
 
 class MsrReader:
@@ -150,6 +153,14 @@ class MsrReader:
         zero_shot = given.pop("zero_shot", False)
         if not isinstance(zero_shot, bool):
             raise document.refusal("zero_shot is true or false", "arm", name, "zero_shot")
+        if zero_shot and (idle := [key for key in table if key not in (*OF_QUESTION, "zero_shot", "preset")]):
+            raise document.refusal(
+                f"{idle[0]} is of training, and this arm is not trained",
+                "arm",
+                name,
+                idle[0],
+                remedy="leave it out",
+            )
         if not isinstance(rates, list) or not all(
             isinstance(rate, int | float) and rate > 0 for rate in rates
         ):
