@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BadInput, Conflict, MissingExtra
@@ -62,9 +64,15 @@ def serve(
         lifespan="on",
     )
     bound = _bind(settings)
-    port = bound.getsockname()[1]
-    _say(told | {"url": _url(settings.host, port), "listening": True, "pid": os.getpid()}, as_json)
-    _run(uvicorn.Server(config), bound, service)
+    server = uvicorn.Server(config)
+    with _ended_by_signals(server):
+        url = _url(settings.host, bound.getsockname()[1])
+        _say(told | {"url": url, "listening": True, "pid": os.getpid()}, as_json)
+        _run(server, bound, service)
+    if service.aside.busy:  # all were answered; without this the end waits for a model that is being loaded
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def make_service(opened: Store | Carried, settings: Settings) -> Service:
@@ -89,13 +97,25 @@ def _run(server: Any, bound: socket.socket, service: Service) -> None:
         loop.add_signal_handler(signal.SIGHUP, service.reload_soon)
         await server.serve(sockets=[bound])
 
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for (
-        number
-    ) in kept:  # the server gives signals on to who had them when it ends: that is how it ends, no failure
-        signal.signal(number, lambda *_: None)
+    asyncio.run(main())
+
+
+@contextmanager
+def _ended_by_signals(server: Any) -> Iterator[None]:
+    """Signals end the server from the moment on that it says that it listens. Its own handlers stand while it runs, and
+    give on to these what they got: that is how it ends, no failure.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    kept = {number: signal.getsignal(number) for number in numbers}
+
+    def end(number: int, frame: Any) -> None:
+        server.should_exit = True
+
+    for number in numbers[:2]:
+        signal.signal(number, end)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is served was looked for just now
     try:
-        asyncio.run(main())
+        yield
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -7,8 +7,9 @@ queue is full is told to come again (503), so that those who wait are answered i
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from featurestore.filters import bound_here
@@ -54,3 +55,30 @@ class Pool:
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+class Aside:
+    """Threads that open what is served. None of them is waited for at the end: loading a model cannot be broken off."""
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def busy(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    async def run(self, work: Callable[[], Found]) -> Found:
+        """What `work` returns, in a thread of its own. Raises what it raises."""
+        given: Future[Found] = Future()
+        given.set_running_or_notify_cancel()  # nobody breaks it off
+
+        def do() -> None:
+            try:
+                given.set_result(work())
+            except BaseException as error:
+                given.set_exception(error)
+
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=do, name="aside", daemon=True))
+        self._threads[-1].start()
+        return await asyncio.wrap_future(given)

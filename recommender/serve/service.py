@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,8 @@ from featurestore.errors import Conflict, DualviewError
 from recommender.serve.batch import Batcher
 from recommender.serve.errors import Refused
 from recommender.serve.meters import Meters
-from recommender.serve.pool import Pool
+from recommender.serve.pool import Aside, Pool
+from recommender.serve.projection import LAYOUTS
 from recommender.serve.settings import SLOW
 from recommender.serve.snapshot import Mark, Snapshot, mark
 
@@ -33,6 +34,7 @@ log = logging.getLogger("dualview.serve")
 Found = TypeVar("Found")
 Trace = Callable[[Any, str], dict[str, Any]]
 LONGEST_PAUSE = 300.0  # seconds until a release that could not be opened is tried again
+PATIENCE = 1.0  # seconds, at the end, with threads whose requests were given up
 
 
 class Service:
@@ -49,6 +51,8 @@ class Service:
         refused = self.meters.refused.inc
         self.pool = Pool(settings.workers, settings.queue, refused)
         self.slow = Pool(1, SLOW, refused)  # apart: what takes seconds must not keep searches waiting
+        self.maps = {layout: Pool(1, SLOW, refused) for layout in LAYOUTS}  # as slow, each one at a time
+        self.aside = Aside()
         self.batcher = Batcher(self.pool, settings.batch, self.meters)
         self.failed: dict[str, str] | None = None
         self._failed_mark: Mark | None = None
@@ -110,7 +114,7 @@ class Service:
             if wanted == self._failed_mark and not again:
                 return False
             try:
-                opened = await asyncio.to_thread(self._aside)
+                opened = await self.aside.run(self._opened)
             except Exception as error:
                 self._failing(wanted, error)
                 if isinstance(error, DualviewError):
@@ -122,7 +126,7 @@ class Service:
             self._swap(opened)
             return True
 
-    def _aside(self) -> Snapshot:
+    def _opened(self) -> Snapshot:
         """A snapshot of what there is now, with all that the old one had. Raises where it has less."""
         before = self.current
         opened = Snapshot.open(self.root, self.store, self.settings)
@@ -183,11 +187,13 @@ class Service:
         self._spawn(self._reload_quietly(again=True))
 
     async def stop(self) -> None:
+        """When all have been answered. `aside.busy` says whether a thread works on: what it does is in vain."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pool in (self.pool, self.slow):
-            await asyncio.to_thread(pool.close)
+        for pool in (self.pool, self.slow, *self.maps.values()):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.aside.run(pool.close), PATIENCE)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -195,9 +201,9 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     async def _warm(self) -> None:
-        snapshot = self.current
         try:
-            await asyncio.to_thread(snapshot.warm)
+            with self.lease() as snapshot:
+                await self.aside.run(snapshot.warm)
         except Exception:
             log.exception("a bug while the first release was opened")
 

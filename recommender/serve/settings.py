@@ -34,7 +34,7 @@ class Settings:
     host, port: where it listens; port 0 is one that is free. api_key: what callers must show; None for nobody.
     cors: origins of pages that may read answers. hosts: names under which it may be asked; without any, on loopback
     its names, elsewhere whatever. release: a name, a tag or "latest", which is followed. run: a name; None for the
-    promoted run, else the newest that has finished. reload_every: seconds between looks for a newer release; 0 for none.
+    promoted run, else the newest that has finished. reload_every: seconds between looks for a newer release; 0: none.
     max_body: bytes of an upload. max_pixels: of a picture. max_k: answers. workers: threads that search; 0 for one a
     core. queue: requests that wait for them. batch: searches done at once. access_log: "off", "routes" (which route,
     never what was asked) or "paths" (path and query as well).

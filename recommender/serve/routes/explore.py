@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import sha256
 from importlib import resources
@@ -18,7 +16,7 @@ from starlette.responses import Response
 from featurestore.errors import NotFound
 from recommender.serve import columns, projection
 from recommender.serve.cards import plain
-from recommender.serve.projection import LAYOUTS, Layout
+from recommender.serve.projection import Layout
 from recommender.serve.routes.common import ItemId, Serving, an_id, as_json, refusals
 from recommender.serve.schema import Name, Told
 from recommender.serve.snapshot import Snapshot
@@ -28,9 +26,6 @@ router = APIRouter(tags=["explorer"])
 POINTS = 150_000  # of a map, at most
 RANGE = 32_767  # greatest coordinate of a map as it is sent
 TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
-
-# maps are made one at a time, beside the threads that search: those must not wait for them
-_MAKING = {layout: ThreadPoolExecutor(1, f"map-{layout}") for layout in LAYOUTS}
 
 
 class ExplorerColumn(Told):
@@ -142,8 +137,7 @@ async def catalogue_map(
     """The catalogue in two dimensions. Made when it is first asked for, in some seconds, and kept."""
     name = an_id(feature)
     with service.lease() as snapshot:
-        work = asyncio.get_running_loop().run_in_executor(_MAKING[layout], _map, snapshot, name, layout)
-        return as_json(await work)
+        return as_json(await service.maps[layout].run(lambda: _map(snapshot, name, layout)))
 
 
 def _map(snapshot: Snapshot, feature: str, layout: Layout) -> dict[str, Any]:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dualview.serving import _bind
+import pytest
+
+from dualview.serving import _bind, make_service
 from featurestore.store import Store
 from recommender.serve.settings import Settings
 from tests.recommender.serve import shelf
@@ -29,12 +33,18 @@ PAUSE = 0.004  # seconds between a caller's questions: the releases are made bes
 
 
 @contextmanager
-def process(store: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """`dualview serve` at a free port, and the JSON document that it says."""
+def process(
+    store: Path, *options: object
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any], Callable[[], str]]]:
+    """`dualview serve` at a free port, the JSON document that it says, and what reads its log once it has ended.
+
+    The log goes to a file: of a pipe that nobody reads, some 500 lines are taken, and then the service waits.
+    """
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed below
     started = subprocess.Popen(
         [sys.executable, "-m", "dualview", "serve", str(store), "--port", "0", "--json", *map(str, options)],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=log,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
@@ -44,12 +54,19 @@ def process(store: Path, *options: object) -> Iterator[tuple[subprocess.Popen[st
         said += line
         if line == "}\n":
             break
-    try:
-        assert said, started.stderr.read() if started.stderr else ""
-        yield started, json.loads(said)
-    finally:
-        started.kill()
-        started.communicate()
+
+    def logged() -> str:
+        started.wait(30)
+        log.seek(0)
+        return log.read()
+
+    with log:
+        try:
+            assert said, logged()
+            yield started, json.loads(said), logged
+        finally:
+            started.kill()
+            started.communicate()
 
 
 class Caller(threading.Thread):
@@ -106,7 +123,7 @@ class Caller(threading.Thread):
 def test_two_swaps_under_load_drop_nothing(asked_store: Store, tmp_path: Path) -> None:
     (tmp_path / "pictures").symlink_to(asked_store.root.parent / "pictures")
     store = shelf.copied(asked_store, tmp_path)
-    with process(store.root, "--reload-every", 0) as (server, told):
+    with process(store.root, "--reload-every", 0) as (server, told, logged):
         assert told["release"] == "0001"
         stop = threading.Event()
         callers = [Caller(told["url"], 7 * number, stop) for number in range(CALLERS)]
@@ -130,7 +147,7 @@ def test_two_swaps_under_load_drop_nothing(asked_store: Store, tmp_path: Path) -
         assert [wrong for each in callers for wrong in each.wrong] == []
         assert {release for each in callers for release in each.releases} == {"0001", "0002", "0003"}
         server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=30)
+        errors = logged()
         assert server.returncode == 0, errors
     events = [json.loads(line) for line in errors.splitlines()]
     assert [(e["before"], e["release"]) for e in events if e.get("event") == "swapped"] == [
@@ -138,6 +155,26 @@ def test_two_swaps_under_load_drop_nothing(asked_store: Store, tmp_path: Path) -
         ("0002", "0003"),
     ]
     assert sum(e.get("status", 200) != 200 for e in events) == 0
+
+
+def test_the_end_waits_for_no_model_that_is_being_loaded(
+    asked_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    service = make_service(asked_store, Settings(reload_every=0))
+    monkeypatch.setattr(service.open(), "warm", gate.wait)
+
+    async def life() -> None:
+        service.start()
+        await asyncio.sleep(0)
+        await service.stop()
+
+    asyncio.run(life())
+    assert service.aside.busy
+    gate.set()
+    with process(asked_store.root) as (server, _, logged):
+        server.send_signal(signal.SIGTERM)
+        assert (logged(), server.returncode) == ("", 0)
 
 
 def refused(*args: object) -> str:
@@ -164,7 +201,7 @@ def test_beyond_this_machine_it_listens_with_a_key_only(asked_store: Store, tmp_
     assert "--api-key-file" in said
     (tmp_path / "key").write_text("long enough to be a key\n".replace(" ", "-"))
     options = ("--host", "0.0.0.0", "--api-key-file", tmp_path / "key", "--dry-run")
-    with process(asked_store.root, *options) as (server, told):
+    with process(asked_store.root, *options) as (server, told, _):
         assert told["api_key"]
         assert not told["listening"]
         with suppress(subprocess.TimeoutExpired):
