@@ -51,9 +51,12 @@ def of_item(snapshot: Snapshot, item_id: str, size: Size) -> Picture:
     tables = snapshot.store.tables
     etag = f'"{sha256[:32]}-{size[0]}"'
     if size == "thumbnail":
-        content = _thumbnail(str(tables.folder), sha256)
-        if content is None:
-            raise NotFound(f"the store has no thumbnail of '{item_id}'", remedy="ingest the catalogue again")
+        try:
+            content = _thumbnail(str(tables.folder), sha256)
+        except KeyError:
+            raise NotFound(
+                f"the store has no thumbnail of '{item_id}'", remedy="ingest the catalogue again"
+            ) from None
         return Picture(content, "image/jpeg", etag)
     try:
         content = images.open_bytes(tables, sha256)
@@ -96,8 +99,12 @@ def check_upload(content: bytes, most_pixels: int) -> None:
 
 
 @lru_cache(maxsize=THUMBNAILS)
-def _thumbnail(folder: str, sha256: str) -> bytes | None:
-    return images.thumbnail(Tables(folder), sha256)
+def _thumbnail(folder: str, sha256: str) -> bytes:
+    """Raises KeyError where there is none, which is not kept: it may come."""
+    found = images.thumbnail(Tables(folder), sha256)
+    if found is None:
+        raise KeyError(sha256)
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -37,7 +37,7 @@ CODE = 1  # part of a kept map's name; raised when a map comes out otherwise
 
 
 REMEMBERED = 8  # maps of stores that cannot be written
-_unwritten: dict[Path, tuple[Float32, npt.NDArray[np.int32], float | None]] = {}
+_unwritten: dict[Path, tuple[Float32, float | None]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,8 @@ def catalogue_map(release: Release, feature: str, layout: Layout = "pca") -> Cat
         stored = np.load(kept, allow_pickle=False)
         if stored.shape == (len(rows) + 1, 2):
             return CatalogueMap(stored[1:], rows, _share(stored[0, 0]))
-    if kept in _unwritten:
-        return CatalogueMap(*_unwritten[kept])
+    if (unwritten := _unwritten.get(kept)) is not None:
+        return CatalogueMap(unwritten[0], rows, unwritten[1])  # the same vectors may be other rows by now
     points, explained = project(np.asarray(matrix.values), layout)
     about = np.array([[np.nan if explained is None else explained, 0]], np.float32)
     try:
@@ -78,7 +78,7 @@ def catalogue_map(release: Release, feature: str, layout: Layout = "pca") -> Cat
     except OSError:
         if len(_unwritten) >= REMEMBERED:
             _unwritten.pop(next(iter(_unwritten)))
-        _unwritten[kept] = points, rows, explained
+        _unwritten[kept] = points, explained
     return CatalogueMap(points, rows, explained)
 
 

@@ -24,6 +24,7 @@ PAGE = 200  # items or users of one page
 OFFSET = 1_000_000
 JSON_BYTES = 1 << 20  # of a JSON body, and of the JSON part beside a picture
 
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 LOGS = ("off", "routes", "paths")
 
 
@@ -94,12 +95,14 @@ class Settings:
         """Names that a request's Host header may have, without a port; none for any name.
 
         On loopback a page of somebody else's could reach the service through a name that it makes point here (DNS
-        rebinding): the browser then says that name.
+        rebinding): the browser then says that name. The names of loopback are this machine's own, and always good: who
+        watches the service from beside it asks by them.
         """
-        if self.hosts or self.loopback:
-            own = {"localhost", "127.0.0.1", "[::1]"} if self.loopback else set()
-            return frozenset(own | {name.lower() for name in self.hosts} | {self.host.lower()})
-        return frozenset()
+        if not (self.hosts or self.loopback):
+            return frozenset()
+        bare = self.host.strip("[]")
+        own = f"[{bare}]" if ":" in bare else bare  # as a Host header has it
+        return frozenset({*LOOPBACK, own.lower(), *(name.lower() for name in self.hosts)})
 
 
 def is_loopback(host: str) -> bool:

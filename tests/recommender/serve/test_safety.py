@@ -384,6 +384,10 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert Settings().loopback
     assert not Settings(host="0.0.0.0").loopback
     assert Settings(host="0.0.0.0").allowed_hosts == frozenset()
+    named = Settings(host="0.0.0.0", hosts=("Shop.example",)).allowed_hosts
+    assert {"shop.example", "127.0.0.1"} < named  # a container asks itself whether it is ready
+    assert "[::1]" in Settings(host="::1").allowed_hosts
+    assert "[fd00::1]" in Settings(host="fd00::1", hosts=("shop.example",)).allowed_hosts
     assert "secret" not in repr(Settings(api_key=KEY))
     (tmp_path / "key").write_text("short\n")
     with pytest.raises(BadInput):
