@@ -161,12 +161,12 @@ def _asked(
     from featurestore.errors import BadInput
     from ingest.describe.transformers_vlm import sees
     from recommender.events import EventLog
-    from recommender.msr import models, sft
+    from recommender.msr import models
     from recommender.msr.config import MsrConfig
     from recommender.msr.material import VARIANTS, material
     from recommender.msr.pairs import PairOptions, Pairs, draw_pairs
     from recommender.msr.preferences import recipe_of
-    from recommender.runs import MSR, open_run
+    from recommender.runs import MSR, PAIRS, open_run
 
     if model is not None and Path(model).is_dir() and not (store.root / model).is_dir():
         model = str(
@@ -183,7 +183,7 @@ def _asked(
         folder, config = run.folder, MsrConfig.of(**(run.options.model_dump() | given))
         opened = store.release(run.release or release)
         log = EventLog.from_release(opened)
-        drawn = Pairs.load(folder / sft.PAIRS)
+        drawn = Pairs.load(folder / PAIRS)
     else:
         if "model" not in given:
             raise BadInput(

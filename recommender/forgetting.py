@@ -19,9 +19,7 @@ import pyarrow.parquet as pq
 from featurestore import release as releases
 from featurestore.errors import NotFound
 from featurestore.forget import Edits
-from recommender.runs import MSR, Run, list_runs
-
-PAIRS = "pairs.parquet"
+from recommender.runs import MSR, PAIRS, Run, list_runs
 
 
 def edits(store_root: Path, users: set[str], items: set[str]) -> Edits:

@@ -49,6 +49,7 @@ FORMAT = 1
 LATEST = "latest"
 PROMOTED = "promoted.json"
 SEQUENTIAL, MSR = "sequential", "msr"
+PAIRS = "pairs.parquet"  # in the folder of a run of kind MSR
 TOLD = {  # kind -> what its runs are, and which verbs take them
     SEQUENTIAL: ("a sequential recommender", "dualview evaluate, recommend, promote, audit"),
     MSR: ("a fine-tuned yes/no model", "dualview msr"),

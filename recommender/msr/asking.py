@@ -14,13 +14,12 @@ from recommender.msr import scorers
 from recommender.msr.material import Material, material
 from recommender.msr.pairs import Groups, Pairs, Part
 from recommender.msr.scorers import GroupScorer
-from recommender.runs import MSR, Run, open_run
+from recommender.runs import MSR, PAIRS, Run, open_run
 
 if TYPE_CHECKING:
     from recommender.msr.ranker import Ranker
 
 ZERO_SHOT, POPULARITY, CHANCE = "zero-shot", "popularity", "chance"
-FILE = "pairs.parquet"  # in a run's folder
 Told = Callable[[str, int, int], None]  # scorer, groups done, groups in all
 
 
@@ -41,13 +40,13 @@ class Bench:
         """
         opened = run if isinstance(run, Run) else open_run(store.root, run, MSR)
         opened.check(MSR)
-        if not (opened.folder / FILE).exists():
+        if not (opened.folder / PAIRS).exists():
             raise BadInput(
                 f"run {opened.name} learnt from examples that were given, and has no pairs to be asked about",
                 remedy="train it by `dualview msr train`, which draws them",
             )
         release = store.release(opened.release or "latest")
-        log, pairs = EventLog.from_release(release), Pairs.load(opened.folder / FILE)
+        log, pairs = EventLog.from_release(release), Pairs.load(opened.folder / PAIRS)
         if pairs.log_hash != log.hash:
             raise Conflict(
                 f"run {opened.name} was trained on other events than its release gives",
@@ -104,11 +103,11 @@ class Bench:
         """Raises Conflict where another run learnt from an event that this one is asked about, or from a later one of
         its user, who is told of by what came before; or chose its epoch by an event of the test.
         """
-        if not (other.folder / FILE).exists():
+        if not (other.folder / PAIRS).exists():
             raise BadInput(
                 f"run {other.name} does not say which events it learnt from", remedy="leave it out"
             )
-        theirs, ours = Pairs.load(other.folder / FILE).parts, self.pairs.parts
+        theirs, ours = Pairs.load(other.folder / PAIRS).parts, self.pairs.parts
         looks: tuple[tuple[str, Part, Part], ...] = (
             ("was trained on", "train", "valid"),
             ("was trained on", "train", "test"),

@@ -14,13 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore.errors import BadInput, NotFound, did_you_mean
 from featurestore.files import canonical_json
-from featurestore.schema import ITEM_ID, ValueKind
+from featurestore.schema import IMAGE_SHA256, ITEM_ID, TITLE, ValueKind
 
 if TYPE_CHECKING:
     from featurestore.images import Originals
-
-TITLE = "title"
-SHA256 = "_image_sha256"  # column of a release's catalogue
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,9 @@ class Shelf:
                     "a carried release has no pictures", remedy="ask in the store itself, or set image=false"
                 )
             self._originals = Originals(tables)
-            self._pictures = catalogue[SHA256].to_pylist() if SHA256 in catalogue.column_names else None
+            self._pictures = (
+                catalogue[IMAGE_SHA256].to_pylist() if IMAGE_SHA256 in catalogue.column_names else None
+            )
 
     def __contains__(self, item: str) -> bool:
         return item in self._rows

@@ -27,14 +27,13 @@ from recommender.msr.config import MsrConfig
 from recommender.msr.examples import Example, digest
 from recommender.msr.prompt import Batch, Prompt
 from recommender.msr.ranker import Ranker, arithmetic, at_last
-from recommender.runs import MSR, Run, allot
+from recommender.runs import MSR, PAIRS, Run, allot
 from recommender.trainer import Plan, Progressed, Row, Trainer
 
 if TYPE_CHECKING:
     from recommender.msr.pairs import Pairs
 
 MAY_CHANGE = ("epochs", "patience", "save_every")  # options that a resumed run may be given anew
-PAIRS = "pairs.parquet"
 TIMED, TIMED_SECONDS = 6, 20.0  # batches of a rehearsal, and seconds after which it ends
 LOOKED_AT = 8  # examples that are tried before training begins
 IGNORED = -100  # a target that cross-entropy leaves out
