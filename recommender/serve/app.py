@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from featurestore import identity
 from recommender.serve import errors
 from recommender.serve.guard import Guard
 from recommender.serve.routes import ROUTERS
+from recommender.serve.routes.common import only_known
 
 if TYPE_CHECKING:
     from recommender.serve.service import Service
@@ -47,7 +48,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     errors.install(app, str(service.root))
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(only_known)])
     app.add_middleware(Guard, service=service)
     if service.settings.cors:  # outside the guard, so that a page can read its refusals, too
         app.add_middleware(

@@ -43,6 +43,7 @@ STATUSES: Mapping[type[DualviewError], int] = {
 CODES = {
     400: "bad_input",
     401: "unauthorized",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",

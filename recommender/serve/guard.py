@@ -41,6 +41,11 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 ]
+OWN_PAGES = (
+    b"cross-origin-resource-policy",
+    b"same-origin",
+)  # without --cors: no page of others shows our pictures
+FOREIGN = (b"cross-site", b"same-site")  # what browsers say of who asks
 NO_STORE = (b"cache-control", b"no-store")
 JSON_ROOM = 64 << 10  # beside a picture: its options and the multipart frame
 
@@ -51,6 +56,7 @@ class Guard:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self.app, self.service = app, service
         self.hosts = service.settings.allowed_hosts
+        self.added = HEADERS if service.settings.cors else [*HEADERS, OWN_PAGES]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,6 +119,12 @@ class _Exchange:
                 "the service is not asked under this name",
                 remedy="ask 127.0.0.1 or localhost, or start it with --allow-host NAME",
             )
+        if self._is_foreign():
+            return Refused(
+                403,
+                "a page of another origin may not ask this service to work",
+                remedy="name the origin when it is started: --cors ORIGIN",
+            )
         if (length := self.headers.get(b"content-length")) is not None and (
             not length.isdigit() or int(length) > self._most()
         ):
@@ -125,6 +137,12 @@ class _Exchange:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return None
+
+    def _is_foreign(self) -> bool:
+        """Whether a page that a browser has from elsewhere posts: it cannot read the answer, but has the work done."""
+        if self.scope["method"] != "POST" or self.headers.get(b"sec-fetch-site") not in FOREIGN:
+            return False
+        return self.headers.get(b"origin", b"").decode("latin-1") not in self.settings.cors
 
     def _may_ask(self) -> bool:
         path = self.scope["path"]
@@ -161,7 +179,7 @@ class _Exchange:
             self.status = message["status"]
             headers = message.setdefault("headers", [])
             names = {name for name, _ in headers}
-            headers += [pair for pair in HEADERS if pair[0] not in names]
+            headers += [pair for pair in self.guard.added if pair[0] not in names]
             if b"cache-control" not in names:
                 headers.append(NO_STORE)
         elif message["type"] == "http.response.body":

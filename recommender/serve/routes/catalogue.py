@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from featurestore import explain
-from featurestore.errors import NotFound
+from featurestore.errors import BadInput, NotFound
 from recommender.serve import pictures, settings
 from recommender.serve.routes.common import ItemId, Serving, an_id, as_json, refusals
 from recommender.serve.schema import WHERE_DOC, Id, Item, Items, Lineage, Text, Where
@@ -35,6 +35,8 @@ async def browse(
     limit: Limit = 24,
 ) -> Response:
     """Items by their id; those that have words of `q` best first; all that a filter leaves; or named ones."""
+    if id and q is not None:
+        raise BadInput("items are found by words or named by id, one of the two", remedy="leave out q or id")
 
     def told(snapshot: Snapshot) -> dict[str, Any]:
         release = snapshot.release

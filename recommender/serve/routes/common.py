@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Request
 from starlette.responses import Response
 
-from featurestore.errors import BadInput
+from featurestore.errors import BadInput, did_you_mean
 from recommender.serve.cards import dumps
+from recommender.serve.errors import Refused
 from recommender.serve.guard import unescaped
 from recommender.serve.schema import ITEM_DOC, Refusal
 from recommender.serve.service import Service
@@ -21,6 +22,7 @@ from recommender.serve.settings import ID_LENGTH
 SAID = {
     400: "What is asked cannot be meant",
     401: "The API key is missing or wrong",
+    403: "A page of another origin asks",
     404: "It is not there",
     405: "Not asked so",
     413: "The body is too large",
@@ -44,6 +46,20 @@ async def _service(request: Request) -> Service:  # async, since FastAPI sends a
 
 
 Serving = Annotated[Service, Depends(_service)]
+
+
+async def only_known(request: Request) -> None:
+    """Refuse a parameter that the route does not take: ignored, it would be taken for heeded."""
+    route = request.scope["route"]
+    if not request.scope["query_string"] or not route.path.startswith("/v1/"):
+        return
+    known = [one.alias for one in route.dependant.query_params]
+    for name in request.query_params:
+        if name not in known:
+            remedy = did_you_mean(name[:64], known) if known else "it takes none"
+            raise Refused(422, f"there is no parameter '{name[:64]}' here", remedy=remedy)
+
+
 ItemId = Annotated[str, Path(min_length=1, max_length=3 * ID_LENGTH, description=ITEM_DOC)]
 
 

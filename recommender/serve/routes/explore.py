@@ -113,7 +113,7 @@ def _file(request: Request, name: str) -> Response:
     return Response(content, media_type=TYPES[path.suffix], headers=headers)
 
 
-@router.get("/v1/explorer", response_model=Explorer, responses=refusals())
+@router.get("/v1/explorer", response_model=Explorer, responses=refusals(422))
 async def explorer(service: Serving) -> Response:
     """What the explorer shows around items: the store's name, the shape of pictures, columns with their values."""
 

@@ -63,7 +63,7 @@ async def metrics(service: Serving) -> Response:
     return Response(service.meters.text(), media_type=meters.CONTENT_TYPE)
 
 
-@router.post("/v1/reload", response_model=Reloaded, responses=refusals(400, 404))
+@router.post("/v1/reload", response_model=Reloaded, responses=refusals(400, 403, 404, 422))
 async def reload(service: Serving) -> Response:
     """Look for a newer release or run now, and have it answer; the old one goes on where the new one fails to open."""
     swapped = await service.reload()
@@ -71,7 +71,7 @@ async def reload(service: Serving) -> Response:
     return as_json({"release": snapshot.release.name, "run": snapshot.run, "swapped": swapped})
 
 
-@router.post("/v1/session", response_model=Session, responses=refusals())
+@router.post("/v1/session", response_model=Session, responses=refusals(403, 422))
 async def session(service: Serving, request: Request) -> Response:
     """For a page: a cookie that stands for the key, so that a browser shows pictures. It ends with the browser."""
     answer = as_json({"session": "open"})

@@ -19,7 +19,7 @@ from recommender.serve.why import nearest_in_history
 router = APIRouter(prefix="/v1", tags=["recommend"])
 
 
-@router.post("/recommend", response_model=Recommended, responses=refusals(400, 404, 413, 422))
+@router.post("/recommend", response_model=Recommended, responses=refusals(400, 403, 404, 413, 422))
 async def recommend(service: Serving, asked: RecommendTo) -> Response:
     """The next items, best first. With `explain`, the items of the history that the run holds for most similar."""
     check_k(asked.k, service)

@@ -19,7 +19,7 @@ from recommender.serve.snapshot import Snapshot, usable
 router = APIRouter(prefix="/v1", tags=["what is served"])
 
 
-@router.get("/releases", response_model=Releases, responses=refusals())
+@router.get("/releases", response_model=Releases, responses=refusals(422))
 async def list_releases(service: Serving) -> Response:
     """All releases, newest first, and the promoted run."""
 
@@ -45,7 +45,7 @@ async def list_releases(service: Serving) -> Response:
     return as_json(await service.work(told))
 
 
-@router.get("/runs", response_model=Runs, responses=refusals())
+@router.get("/runs", response_model=Runs, responses=refusals(422))
 async def list_runs(service: Serving) -> Response:
     """All runs, newest first, with what they validated at and what `evaluate` found."""
 
@@ -78,7 +78,7 @@ def _run(run: runs.Run, promoted: str | None, served: str | None) -> dict[str, A
     }
 
 
-@router.get("/features", response_model=Features, responses=refusals(422))
+@router.get("/features", response_model=Features, responses=refusals(400, 422))
 async def list_features(
     service: Serving,
     status: Annotated[bool, Query(description="Also where the store's tables stand now.")] = False,

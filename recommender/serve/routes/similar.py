@@ -26,7 +26,7 @@ from recommender.serve.snapshot import Snapshot
 router = APIRouter(prefix="/v1/similar", tags=["similar"])
 
 
-@router.post("", response_model=Similar, responses=refusals(400, 404, 413, 422))
+@router.post("", response_model=Similar, responses=refusals(400, 403, 404, 413, 422))
 async def similar(service: Serving, asked: SimilarTo) -> Response:
     """The nearest items to whatever is asked, best first."""
     check_k(asked.k, service)
@@ -38,7 +38,7 @@ async def similar(service: Serving, asked: SimilarTo) -> Response:
     return raw(await service.work(lambda snapshot: _search(snapshot, question), _loads(question)))
 
 
-@router.post("/image", response_model=Similar, responses=refusals(400, 404, 413, 422))
+@router.post("/image", response_model=Similar, responses=refusals(400, 403, 404, 413, 422))
 async def similar_to_picture(
     service: Serving,
     image: Annotated[UploadFile, File(description="A picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.")],

@@ -320,6 +320,31 @@ def test_only_named_origins_may_read_answers(locked: Served, served: Served) -> 
     assert locked.ask("OPTIONS", "/v1/similar", headers=before).status == 200
 
 
+def test_a_foreign_page_has_no_work_done(served: Served, locked: Served) -> None:
+    foreign = {"sec-fetch-site": "cross-site", "origin": "https://evil.example", "x-api-key": KEY}
+    for one in (served, locked):
+        assert one.ask("POST", "/v1/reload", headers=foreign).error["code"] == "forbidden"
+        assert (
+            one.ask("POST", "/v1/reload", headers=foreign | {"sec-fetch-site": "same-origin"}).status == 200
+        )
+    named = foreign | {"origin": "https://shop.example"}
+    assert locked.ask("POST", "/v1/reload", headers=named).status == 200
+    assert served.ask("POST", "/v1/reload", headers=named).status == 403
+    assert served.get("/v1/items").headers["cross-origin-resource-policy"] == "same-origin"
+    assert (
+        "cross-origin-resource-policy" not in locked.get("/v1/items").headers
+    )  # its pictures are for shop.example
+
+
+def test_a_parameter_that_is_not_heeded_is_refused(served: Served) -> None:
+    assert served.get("/v1/similar/i001", features="text").error["remedy"] == "did you mean 'feature'?"
+    for path in ("/v1/items?filter=x", "/v1/releases?x", "/v1/items/i001?k=3", "/v1/map/text?colour=price"):
+        assert served.ask("GET", path).status == 422, path
+    assert served.ask("POST", "/v1/similar?k=3", b'{"items": ["i001"]}').status == 422
+    assert served.get("/v1/items", q="lamp", id="i001").status == 400
+    assert served.get("/", utm="x").status == served.get("/health", t="1").status == 200
+
+
 def test_who_comes_when_too_many_wait_is_told_to_come_again(asked_store: Store) -> None:
     with shelf.serving(asked_store, workers=1, queue=2) as busy:
         gate = threading.Event()
