@@ -122,7 +122,7 @@ def plan_train(
     from recommender.runs import next_name
 
     asked = _asked(store, model, preset, pairs, release, resume, options, read_only=True)
-    found = rehearse(store, asked.config, asked.examples, device=device)
+    found = rehearse(store, asked.config, asked.examples, valid=asked.valid, device=device)
     each = found.batch_seconds
     return MsrPlan(
         run=asked.folder.name if asked.folder else next_name(store.root, asked.config.slug),

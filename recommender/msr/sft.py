@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = ("epochs", "patience", "save_every")  # options that a resumed run may be given anew
 TIMED, TIMED_SECONDS = 6, 20.0  # batches of a rehearsal, and seconds after which it ends
-LOOKED_AT = 8  # examples that are tried before training begins
+LOOKED_AT = 8  # examples with pictures, and so many without, that are tried before training begins
 IGNORED = -100  # a target that cross-entropy leaves out
 Beat = Callable[[int, int], None]
 
@@ -161,7 +161,7 @@ def train(
         # what was left to the model is written down as it came out
         dtype = str(loaded.model.dtype).removeprefix("torch.")
         config = config.model_copy(update={"image": loaded.prompt.sees, "dtype": dtype})
-        _fits(loaded.prompt, examples)
+        _fits(loaded.prompt, [*examples, *valid])
         folder = Path(folder) if folder is not None else allot(root, config.slug)
         run = _open(folder, config, examples, valid, loaded, release, pairs, str(place))
         trainer = trainer_of(loaded, config, examples, valid, folder / "checkpoint")
@@ -196,15 +196,20 @@ class Rehearsal:
 
 
 def rehearse(
-    store: Any, config: MsrConfig, examples: Sequence[Example], *, device: str = "auto"
+    store: Any,
+    config: MsrConfig,
+    examples: Sequence[Example],
+    *,
+    valid: Sequence[Example] = (),
+    device: str = "auto",
 ) -> Rehearsal:
     """Load what `train` would train and learn from a few batches; nothing is kept. Raises as `train` does."""
     root = Path(store if isinstance(store, str | Path) else store.root)
-    _check(examples, ())
+    _check(examples, valid)
     place = pick_device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         loaded = _adapted(root, config, place, read_only=True)
-        _fits(loaded.prompt, examples)
+        _fits(loaded.prompt, [*examples, *valid])
         objective = Answering(loaded.model, loaded.prompt, config).train()
         batches = Examples(examples, loaded.prompt, config.batch, config.seed)
         taken, lengths = [], []
@@ -298,14 +303,15 @@ def _check(examples: Sequence[Example], valid: Sequence[Example]) -> None:
 
 
 def _fits(prompt: Prompt, examples: Sequence[Example]) -> None:
-    """Raises BadInput now, not after hours, if one of the largest candidates does not fit."""
+    """Raises BadInput now, not after hours, if one of the largest, with a picture or without, does not fit."""
 
-    def size(example: Example) -> tuple[int, bool]:
-        told = example.candidate
-        return len(told.text) + len(told.summary or ""), told.picture is not None
+    def size(example: Example) -> int:
+        return len(example.candidate.text) + len(example.candidate.summary or "")
 
-    for example in sorted(examples, key=size)[-LOOKED_AT:]:
-        prompt.encode("", example.candidate, example.name)
+    for seen in (False, True):
+        alike = [each for each in examples if (each.candidate.picture is not None) == seen]
+        for example in sorted(alike, key=size)[-LOOKED_AT:]:
+            prompt.encode("", example.candidate, example.name)
 
 
 def _open(

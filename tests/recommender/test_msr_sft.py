@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,7 @@ def test_saved_adapters_are_read_by_peft_itself(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 import torch
 from recommender.msr import sft
@@ -273,6 +275,20 @@ def test_examples_of_one_answer_are_refused(tmp_path: Path) -> None:
     told = [each for each in asking.examples(8, pictures=False) if each.label]
     with pytest.raises(BadInput, match="there is only 'yes'"):
         sft.train(tmp_path, config("llm"), told, device="cpu")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_candidate_that_does_not_fit_is_told_before_training(tmp_path: Path) -> None:
+    """One of validation too, and one with a picture though others have longer texts."""
+    told = asking.examples(8)
+    blind = [replace(each, candidate=replace(each.candidate, picture=None)) for each in told]
+    pictures = replace(asking.picture(1), read=asking.picture(30).read)
+    wide = replace(told[1], user="wide", candidate=replace(told[1].candidate, picture=pictures))
+    longer = [replace(each, candidate=replace(each.candidate, text="red " * 9)) for each in blind] * 2
+    options = config("qwen2_5_vl", length=150)
+    for given in ({"examples": blind, "valid": [*longer, wide]}, {"examples": [*longer, *blind, wide]}):
+        with pytest.raises(BadInput, match="user 'wide', item 'i1': the prompt takes"):
+            sft.train(tmp_path, options, device="cpu", **given)
     assert not (tmp_path / "runs").exists()
 
 
