@@ -285,7 +285,7 @@ def test_a_candidate_that_does_not_fit_is_told_before_training(tmp_path: Path) -
     pictures = replace(asking.picture(1), read=asking.picture(30).read)
     wide = replace(told[1], user="wide", candidate=replace(told[1].candidate, picture=pictures))
     longer = [replace(each, candidate=replace(each.candidate, text="red " * 9)) for each in blind] * 2
-    options = config("qwen2_5_vl", length=150)
+    options = config("qwen2_5_vl", length=215)
     for given in ({"examples": blind, "valid": [*longer, wide]}, {"examples": [*longer, *blind, wide]}):
         with pytest.raises(BadInput, match="user 'wide', item 'i1': the prompt takes"):
             sft.train(tmp_path, options, device="cpu", **given)
