@@ -181,7 +181,7 @@ def test_an_echo_of_the_prompt_is_told_and_marks_of_a_chat() -> None:
         if name.startswith("text"):
             continue
         asked = Checks(instructions=prompt.instructions)
-        for role, lines in prompt.turns:
+        for _, lines in prompt.turns:
             own = " ".join(part for line in lines for part in line if isinstance(part, str))
             if len(own.split()) < 8:
                 continue  # too few words of its own to tell
