@@ -116,7 +116,7 @@ class MsrWork(Work):
 
         config = self._options()
         found = resolve(self.store.root, config.model)  # the one that the record names
-        ranker = Ranker.open(found.folder, config=config, device=self.device)
+        ranker = Ranker.open(found.folder.resolve(), config=config, device=self.device)
         return self._material(config).scorer(ranker), _about()
 
     def _sequential(self) -> tuple[GroupScorer, dict[str, Any]]:
