@@ -133,7 +133,7 @@ class Query:
             if told := [name for name, value in given.items() if value]:
                 raise BadInput(
                     f"mode 'keyword' compares no vectors, and so takes no {' or '.join(told).replace('an ', '')}",
-                    remedy="--mode hybrid looks for words and compares vectors",
+                    remedy="mode hybrid looks for words and compares vectors",
                 )
 
 

@@ -246,7 +246,7 @@ def _by_words(release: Release, query: Query, allowed: Bool | None) -> _Answer:
         said = explain.listed(unknown) or f"there is no word in '{query.text}'"
         raise BadInput(
             f"no item of release {release.name} has a word of the query: {said}",
-            remedy=f"did you mean {', '.join(near)}?" if near else "ask in other words, or --mode vector",
+            remedy=f"did you mean {', '.join(near)}?" if near else "ask in other words, or by mode vector",
         )
     scores, rows = index.search(query.text, query.k, allowed)
     return _Answer(scores, rows)
