@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from featurestore.release import Cell
 if TYPE_CHECKING:
     from featurestore.release import Release
 
-KEPT = 100_000  # cards kept as JSON
+KEPT = 100_000_000  # characters of cards that are kept as JSON
 TEXT = "feature_"  # before the name of a feature in a column of its texts
 OWN = (schema.ITEM_ID, schema.TITLE, schema.IMAGE)
 
@@ -42,6 +43,7 @@ class Cards:
         batches = table.to_batches()
         self._rows: pa.Table | pa.RecordBatch = batches[0] if len(batches) == 1 else table
         self._json: OrderedDict[int, str] = OrderedDict()
+        self._size, self._keeping = 0, threading.Lock()
 
     def _column(self, name: str) -> Any:
         """A column that a catalogue may lack: then all null."""
@@ -78,11 +80,17 @@ class Cards:
         if None in found:
             missing = [row for row, text in zip(rows, found, strict=True) if text is None]
             made = {row: dumps(card)[:-1] for row, card in zip(missing, self.of(missing), strict=True)}
-            kept.update(made)
-            while len(kept) > KEPT:
-                kept.popitem(last=False)
+            self._keep(made)
             return [text if text is not None else made[row] for row, text in zip(rows, found, strict=True)]
         return [text for text in found if text is not None]
+
+    def _keep(self, made: dict[int, str]) -> None:
+        with self._keeping:
+            for row, text in made.items():
+                self._size += len(text) - len(self._json.get(row, ""))
+                self._json[row] = text
+            while self._size > KEPT:
+                self._size -= len(self._json.popitem(last=False)[1])
 
     def page(self, row: int) -> dict[str, Any]:
         """All that the release has of an item: its card, texts by feature, and which vectors it has."""

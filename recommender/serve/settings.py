@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +26,8 @@ OFFSET = 1_000_000
 JSON_BYTES = 1 << 20  # of a JSON body, and of the JSON part beside a picture
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+HOST = re.compile(r"[\w.-]+|\[[0-9a-f:.]+\]")
+ORIGIN = re.compile(rf"https?://({HOST.pattern})(:[0-9]+)?")
 LOGS = ("off", "routes", "paths")
 
 
@@ -78,11 +81,19 @@ class Settings:
             raise BadInput(f"reload-every is {self.reload_every}; it must be from 0 to 86,400 seconds")
         if self.access_log not in LOGS:
             raise BadInput(f"unknown access log '{self.access_log}'", remedy=f"one of: {', '.join(LOGS)}")
+        object.__setattr__(
+            self, "cors", tuple(origin.lower() for origin in self.cors)
+        )  # as browsers send them
         for origin in self.cors:
-            if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
+            if not ORIGIN.fullmatch(origin):
                 raise BadInput(
                     f"'{origin}' is no origin",
                     remedy="scheme, host and port, such as https://shop.example:8443",
+                )
+        for name in self.hosts:
+            if not HOST.fullmatch(name.lower()):
+                raise BadInput(
+                    f"'{name}' is no name of a host", remedy="without scheme and port, such as shop.example"
                 )
 
     @property

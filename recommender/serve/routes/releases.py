@@ -84,7 +84,8 @@ async def list_features(
     status: Annotated[bool, Query(description="Also where the store's tables stand now.")] = False,
 ) -> Response:
     """The features of the release: how they were made, of how many items, how they are searched and by what."""
-    return as_json(await service.work(lambda snapshot: _features(snapshot, status)))
+    # the status reads tables: seconds, of many items
+    return as_json(await service.work(lambda snapshot: _features(snapshot, status), lambda snapshot: status))
 
 
 def _features(snapshot: Snapshot, status: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from featurestore.search import search
 from featurestore.store import Store
 from ingest.encode.query import ReleaseEncoder
 from recommender.retrieve import Retriever
+from recommender.serve.cards import Cards
 from tests.recommender.serve import shelf
 from tests.recommender.serve.shelf import IDS, ODD, Served, path_of
 
@@ -174,6 +175,16 @@ def test_the_catalogue_is_browsed_and_searched(served: Served) -> None:
     assert served.get("/v1/items", q="lampe").json["notes"] == ["no item has 'lampe'; did you mean 'lamp'?"]
     named = served.ask("GET", f"/v1/items?id={path_of('50%25 off')}&id=i001").json
     assert [each["id"] for each in named["items"]] == ["50%25 off", "i001"]
+
+
+def test_cards_are_kept_up_to_a_size(asked_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = Cards(asked_store.release())
+    whole = cards.json(range(len(IDS)))
+    assert cards._size == sum(map(len, whole))
+    monkeypatch.setattr("recommender.serve.cards.KEPT", 1_000)
+    some = Cards(asked_store.release())
+    assert [some.json([row])[0] for row in (*range(len(IDS)), 3, 3)] == [*whole, whole[3], whole[3]]
+    assert 500 < some._size == sum(map(len, some._json.values())) <= 1_000
 
 
 def test_head_is_get_without_its_body(served: Served) -> None:

@@ -402,10 +402,14 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
         {"port": 70_000},
         {"cors": ("*",)},
         {"cors": ("https://a/b",)},
+        {"cors": ("https://",)},
+        {"hosts": ("shop.example:8000",)},
+        {"hosts": ("https://shop.example",)},
         {"access_log": "all"},
     ):
         with pytest.raises(BadInput):
             Settings(**wrong)  # type: ignore[arg-type]
+    assert Settings(cors=("https://Shop.example:8443",)).cors == ("https://shop.example:8443",)
     assert Settings().loopback
     assert not Settings(host="0.0.0.0").loopback
     assert Settings(host="0.0.0.0").allowed_hosts == frozenset()
