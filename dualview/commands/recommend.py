@@ -63,6 +63,10 @@ def run(
         raise BadInput(
             "give a USER or a history", remedy=f"dualview recommend {store} USER, or --item ID --item ID"
         )
+    if rerank is None and device != "auto":
+        raise BadInput(
+            "--device is that of the model that re-ranks", remedy="name one by --rerank, or leave it out"
+        )
     retriever = Retriever.open(open_served(store), run=run, release=release)
     found = retriever.recommend(
         user,

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from dualview import msr
+from dualview.commands.recommend import run as verb
 from dualview.msr_evaluation import evaluate, plan_evaluation
 from dualview.training import fit
 from featurestore.errors import BadInput, Conflict, NotFound
@@ -371,6 +372,8 @@ def test_what_reranking_refuses(store: Store, tuned: Run, sequential: Run) -> No
         retriever.recommend("u003", rerank=sequential.name)
     with pytest.raises(NotFound, match="no run"):
         retriever.recommend("u003", rerank="nothing")
+    with pytest.raises(BadInput, match="the model that re-ranks"):
+        verb(store.root, "u003", device="cpu")
 
 
 def test_a_preference_that_is_not_kept_is_made_where_no_model_is_asked(tmp_path: Path) -> None:
