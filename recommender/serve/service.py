@@ -160,13 +160,15 @@ class Service:
             self.failed = self._failed_mark = None
             return
         said = error.message if isinstance(error, DualviewError) else f"a bug: {type(error).__name__}"
-        self.failed = {
+        told = {
             "release": wanted[0] if wanted else "?",
             "error": said.replace(str(self.root), "STORE"),
         }
-        self._failed_mark = wanted
+        known, self.failed, self._failed_mark = self.failed == told, told, wanted
         self.meters.reloads.labels("failed").inc()
-        self._event("reload failed", level=logging.ERROR, **self.failed)
+        if known:  # said once, however often it is looked for
+            return
+        self._event("reload failed", level=logging.ERROR, **told)
         if not isinstance(error, DualviewError):
             log.error("a bug while a release was opened", exc_info=error)
 

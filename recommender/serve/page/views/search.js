@@ -57,7 +57,7 @@ export function create() {
     const naming = query.like.length === 1
       ? itemOf(query.like[0]).then((item) => { name = named(item); }, () => { name = ""; }) : null;
     drawChips();
-        asking.abort();
+    asking.abort();
     asking = new AbortController();
     const { signal } = asking;
     if (before && toLink(before) !== toLink(query)) results.classList.add("waiting");
