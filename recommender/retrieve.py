@@ -116,19 +116,7 @@ class Retriever:
         """
         if (user is None) == (history is None):
             raise BadInput("recommend takes a user or a history, one of the two")
-        if not 1 <= k <= GREATEST_K:
-            raise BadInput(f"k is {k}; it must be from 1 to {GREATEST_K:,}", remedy="give a k in that range")
-        if rerank is None and depth is not None:
-            raise BadInput(
-                "depth is how many candidates are re-ranked", remedy="name a run to re-rank by, or msr"
-            )
-        if depth is not None and depth < 1:
-            raise BadInput(
-                f"depth is {depth}; at least 1 candidate is re-ranked", remedy="leave it out for 50"
-            )
-        taken = k if rerank is None else max(k, DEPTH if depth is None else depth)
-        if taken > GREATEST_K:
-            raise BadInput(f"depth is {taken}; it may be {GREATEST_K:,} at most", remedy="give a smaller one")
+        taken = _candidates(k, rerank, depth)
         reranker = None if rerank is None else self._reranker(rerank, device)
         ready = self._ready
         ids = self._events_of(user) if user is not None else self._known(history or [])
@@ -238,6 +226,22 @@ class Retriever:
         columns = {ITEM_ID: picked[ITEM_ID], "score": pa.array(scores, pa.float32())}
         rest = [name for name in picked.column_names if name not in columns and not name.startswith("_")]
         return pa.table(columns | {name: picked[name] for name in rest})
+
+
+def _candidates(k: int, rerank: str | None, depth: int | None) -> int:
+    """How many are looked for: of a re-ranked answer more than the k that are given. Raises BadInput."""
+    if not 1 <= k <= GREATEST_K:
+        raise BadInput(f"k is {k}; it must be from 1 to {GREATEST_K:,}", remedy="give a k in that range")
+    if rerank is None and depth is not None:
+        raise BadInput(
+            "depth is how many candidates are re-ranked", remedy="name a run to re-rank by, or msr"
+        )
+    if depth is not None and depth < 1:
+        raise BadInput(f"depth is {depth}; at least 1 candidate is re-ranked", remedy="leave it out for 50")
+    taken = k if rerank is None else max(k, DEPTH if depth is None else depth)
+    if taken > GREATEST_K:
+        raise BadInput(f"depth is {taken}; it may be {GREATEST_K:,} at most", remedy="give a smaller one")
+    return taken
 
 
 def facts(answer: pa.Table) -> dict[str, Any]:
