@@ -105,7 +105,7 @@ class Service:
         async with self._swapping:
             try:
                 wanted = await asyncio.to_thread(mark, self.root, self.settings)
-            except DualviewError as error:
+            except Exception as error:
                 self._failing(None, error)
                 raise
             if wanted == self.current.mark:

@@ -123,6 +123,20 @@ def test_a_run_that_fails_on_the_new_release_leaves_the_old_one(store: Store) ->
         assert served.get("/ready").json["failed"]["release"] == "0002"
 
 
+def test_a_look_that_fails_is_told_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("/secret/path")
+
+    with shelf.serving(store, reload_every=0.05) as served:
+        with monkeypatch.context() as patch:
+            patch.setattr("recommender.serve.service.mark", fails)
+            assert served.post("/v1/reload", {}).error["code"] == "bug"
+            assert served.get("/ready").json["failed"] == {"release": "?", "error": "a bug: RuntimeError"}
+            assert served.get("/v1/items").status == 200
+        assert served.post("/v1/reload", {}).status == 200
+        assert served.get("/ready").json["failed"] is None
+
+
 def test_it_looks_by_itself_and_follows_a_promotion(store: Store) -> None:
     config = Config.of(items="id", width=8, heads=1, layers=1, length=6, epochs=1, seed=1)
     other = fit(store.release(), config, runs.allot(store.root, config.slug), device="cpu")
