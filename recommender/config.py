@@ -47,6 +47,16 @@ OF_IDS_BESIDE_FEATURES = ("id_dropout", "gate")
 OF_ALIGNMENT = ("align_weight", "align_temperature", "align_learned", "align_items")
 
 
+def told(error: ValidationError) -> str:
+    """All that is wrong with some options, on one line."""
+    lines = []
+    for part in error.errors():
+        where = ".".join(str(step) for step in part["loc"])  # none: it is about several
+        says = part["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {says}" if where else says)
+    return "; ".join(lines)
+
+
 class Config(BaseModel):
     """How to train one recommender.
 
@@ -310,13 +320,8 @@ class Config(BaseModel):
         try:
             return cls(**given)
         except ValidationError as error:
-            lines = []
-            for part in error.errors():
-                where = ".".join(str(step) for step in part["loc"])  # none: it is about several
-                told = part["msg"].removeprefix("Value error, ")
-                lines.append(f"{where}: {told}" if where else told)
             raise BadInput(
-                "training options: " + "; ".join(lines), remedy="see `dualview train --options`"
+                f"training options: {told(error)}", remedy="see `dualview train --options`"
             ) from None
 
     @property

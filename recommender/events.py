@@ -18,7 +18,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurestore.errors import BadInput, did_you_mean
+from featurestore import spelling
+from featurestore.errors import BadInput, NotFound, did_you_mean
 from featurestore.schema import ITEM_ID, POSITION, TIMESTAMP, USER_ID
 
 Int32 = npt.NDArray[np.int32]
@@ -138,6 +139,16 @@ class EventLog:
         offsets = np.zeros(self.n_users + 1, dtype=np.int64)
         np.cumsum(np.bincount(self.users, minlength=self.n_users), out=offsets[1:])
         return offsets
+
+    def events_of(self, user: str) -> slice:
+        """Where the events of a user stand, by the user's id. Raises NotFound."""
+        at = spelling.place(self.user_ids, user)
+        if at < 0:
+            raise NotFound(
+                f"the log has no events of a user '{user}'",
+                remedy="check the id, or give a history of item ids",
+            )
+        return slice(int(self.offsets[at]), int(self.offsets[at + 1]))
 
     @cached_property
     def hash(self) -> str:

@@ -119,7 +119,7 @@ class Retriever:
         taken = _candidates(k, rerank, depth)
         reranker = None if rerank is None else self._reranker(rerank, device)
         ready = self._ready
-        ids = self._events_of(user) if user is not None else self._known(history or [])
+        ids = self._taken_by(user) if user is not None else self._known(history or [])
         rows = ready.served.rows_of(ids)
         readable = rows[rows >= 0]
         if not len(readable):
@@ -201,16 +201,9 @@ class Retriever:
     def _ids(self) -> Strings:
         return np.asarray(self.release.ids, dtype=np.str_)
 
-    def _events_of(self, user: str) -> Strings:
+    def _taken_by(self, user: str) -> Strings:
         """Item ids of a user's events, oldest first."""
-        log = self.log
-        at = spelling.place(log.user_ids, user)
-        if at < 0:
-            raise NotFound(
-                f"no events of a user '{user}' in release {self.release.name}",
-                remedy="check the id, or give a history of item ids",
-            )
-        return log.item_ids[log.items[log.offsets[at] : log.offsets[at + 1]]]
+        return self.log.item_ids[self.log.items[self.log.events_of(user)]]
 
     def _known(self, history: list[str]) -> Strings:
         """`history` as ids, each of which the release or the run has heard of."""

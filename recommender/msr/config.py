@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from featurestore.errors import BadInput, did_you_mean
+from recommender.config import told
 
 HISTORY = "history"  # in `preference`: the latest titles, written by no model
 MAX_PIXELS = 1_003_520  # 1,280 patches of 28 x 28 pixels
@@ -124,13 +125,8 @@ class MsrConfig(BaseModel):
         try:
             return cls(**((PRESETS[preset] if preset else {}) | given))
         except ValidationError as error:
-            lines = []
-            for part in error.errors():
-                where = ".".join(str(step) for step in part["loc"])
-                told = part["msg"].removeprefix("Value error, ")
-                lines.append(f"{where}: {told}" if where else told)
             raise BadInput(
-                "fine-tuning options: " + "; ".join(lines), remedy="see `dualview msr train --options`"
+                f"fine-tuning options: {told(error)}", remedy="see `dualview msr train --options`"
             ) from None
 
     @property

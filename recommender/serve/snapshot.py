@@ -201,17 +201,6 @@ class Snapshot:
         """Whether `log` is there at once."""
         return "log" in vars(self)
 
-    def events_of(self, user: str) -> slice:
-        """Where a user's events stand in `log`. Raises NotFound."""
-        log = self.log
-        at = spelling.place(log.user_ids, user)
-        if at < 0:
-            raise NotFound(
-                f"no events of a user '{user}' in release {self.release.name}",
-                remedy="check the id, or give a history of item ids",
-            )
-        return slice(int(log.offsets[at]), int(log.offsets[at + 1]))
-
     def users_from(self, prefix: str) -> tuple[int, int]:
         """The users whose ids begin so: places of the first and behind the last."""
         names = self.log.user_ids

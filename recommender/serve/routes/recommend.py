@@ -83,5 +83,5 @@ def _why(
 
 def events_of(snapshot: Snapshot, user: str) -> list[str]:
     log = snapshot.log
-    found: list[str] = log.item_ids[log.items[snapshot.events_of(user)]].tolist()
+    found: list[str] = log.item_ids[log.items[log.events_of(user)]].tolist()
     return found

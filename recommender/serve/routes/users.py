@@ -47,7 +47,7 @@ async def history(service: Serving, user_id: ItemId, offset: Offset = 0, limit: 
 
     def told(snapshot: Snapshot) -> dict[str, Any]:
         log, release = snapshot.log, snapshot.release
-        events = snapshot.events_of(name)
+        events = log.events_of(name)
         latest = range(events.stop - 1 - offset, max(events.start - 1, events.stop - 1 - offset - limit), -1)
         ids = log.item_ids[log.items[list(latest)]].tolist() if len(latest) else []
         rows = [snapshot.row(each) for each in ids]
