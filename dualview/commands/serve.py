@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -88,9 +89,11 @@ def run(
     It listens on this machine alone unless told otherwise, follows the latest release without dropping a request, and
     ends with Ctrl-C or SIGTERM after what it is answering.
     """
-    # searches run beside each other, one a core: each in one thread. It is read when numpy, FAISS and torch are loaded.
-    for library in ("OMP", "OPENBLAS", "MKL"):
-        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    # searches run beside each other, one a core: each in one thread. It is read when numpy, FAISS and torch are loaded;
+    # in a process that has them already it would but be handed on to its children.
+    if not {"numpy", "faiss", "torch"} & sys.modules.keys():
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from dualview.commands.common import open_served
     from dualview.serving import serve
     from recommender.serve.settings import Settings, read_key
