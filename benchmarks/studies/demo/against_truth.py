@@ -19,14 +19,7 @@ from recommender.study.arms import Ranks, read_cells, read_ranks
 from recommender.study.printed import number, probability, share
 
 METRIC = "NDCG@10"
-COLD = (
-    "id",
-    "text",
-    "image",
-    "dmesr",
-    "dmesr-half-ids",
-    "dmesr-no-id",
-)  # towers that are asked for new items
+COLD = ("id", "text", "image", "dmesr", "dmesr-ids", "dmesr-half-ids")  # towers that are asked for new items
 Cells = Mapping[tuple[str, str], Sequence[Ranks]]
 # what is exchanged -> what is then known, by truth.json
 EXCHANGED = {"shuffled-image": ("pictures", "theme"), "shuffled-text": ("words", "style")}
@@ -58,7 +51,7 @@ def values(ranks: Sequence[Ranks], cold: bool = False, metric: str = METRIC) -> 
 def losses(cells: Cells, truth: Mapping[str, Any]) -> list[list[str]]:
     asked = [
         ("hidden", base, f"{base}-{name}", what, known)
-        for base, taken in (("dmesr-no-id", EXCHANGED), ("labels", LABELS))
+        for base, taken in (("dmesr", EXCHANGED), ("labels", LABELS))
         for name, (what, known) in taken.items()
     ] + [("shop", "dmesr", f"dmesr-{name}", what, known) for name, (what, known) in EXCHANGED.items()]
     found = []
@@ -163,7 +156,7 @@ def page(cells: Cells, truth: Mapping[str, Any]) -> str:
 
 
 def _cold_table(cells: Cells) -> list[str]:
-    if ("hidden", "chance") not in cells or ("hidden", "dmesr-no-id") not in cells:
+    if ("hidden", "chance") not in cells or ("hidden", "dmesr") not in cells:
         return []
     users = len(ranks_on_test(cells["hidden", "chance"][0], True))
     header = ("tower", "seeds", METRIC, "HR@10", "median rank", "p", f"{METRIC}, all users")

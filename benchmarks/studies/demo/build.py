@@ -25,7 +25,7 @@ from featurestore import files
 from featurestore.errors import Conflict
 
 HERE = Path(__file__).parent
-CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20, seed=2)
+CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20, seed=3)
 TASTE = TasteSettings(users=8000)
 KNOWING = {"style and theme": (STYLE, THEME), "theme": (THEME,), "style": (STYLE,), "neither": ()}
 
