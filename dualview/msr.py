@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from dualview.training import resumed_release
 from featurestore import journal
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _asked(
             )
         run = open_run(store.root, resume, MSR)
         folder, config = run.folder, MsrConfig.of(**(run.options.model_dump() | given))
-        opened = store.release(run.release or release)
+        opened = resumed_release(store, run, release)
         log = EventLog.from_release(opened)
         drawn = Pairs.load(folder / PAIRS)
     else:

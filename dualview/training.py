@@ -43,7 +43,8 @@ def fit(
     fields of `recommender.config.Config`. resume: name of a run that was stopped; it goes on with its own
     options and release (epochs and patience may be given anew). progress: called with one row an epoch.
 
-    Raises BadInput for an unknown option or feature, NotFound for an unknown release or run.
+    Raises BadInput for an unknown option or feature, NotFound for an unknown release or run, Conflict for a run that is
+    resumed on a release other than its own.
     """
     from recommender import fit as trainer
     from recommender.runs import allot
@@ -141,12 +142,27 @@ def _asked(
     if resume is not None:
         run = open_run(store.root, resume)
         config = Config.of(**(run.config.model_dump() | given))
-        return store.release(run.release or release), config, run.folder
+        return resumed_release(store, run, release), config, run.folder
     config = Config.of(**given)
     source = store.release(release)
     for feature in config.features:
         source.matrix(feature)  # an unknown feature is refused before a run is named
     return source, config, None
+
+
+def resumed_release(store: Store | Carried, run: Run, release: str) -> Release:
+    """The release that a run goes on with: its own. Another one by name is refused."""
+    from featurestore.errors import Conflict
+    from featurestore.release import LATEST
+
+    if run.release is None:
+        return store.release(release)
+    if release != LATEST and (asked := store.release(release).name) != run.release:
+        raise Conflict(
+            f"run {run.name} is of release {run.release}, not of {asked}",
+            remedy="a run goes on with its own release: leave --release out, or train a new run",
+        )
+    return store.release(run.release)
 
 
 def promote(store: Store | Carried, run: str) -> Run:

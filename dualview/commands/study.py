@@ -110,8 +110,8 @@ def run(
 
     read, chosen = _chosen(study, cells, data, backbone, tower, seed)
     left, others = runner.todo(chosen, Sources(read), test=test, again=again)
+    outdated = [one for one in others if one.what == runner.OUTDATED]
     if dry_run:
-        outdated = [one for one in others if one.what == runner.OUTDATED]
         if json:
             console.as_json(
                 {
@@ -126,6 +126,8 @@ def run(
         _warn_outdated(outdated)
         console.say(f"{len(left):,} of {len(chosen):,} cells would be done; nothing was written")
         return
+    if not json:
+        _warn_outdated(outdated)
     console.say(f"{read.name}: {len(left):,} of {len(chosen):,} cells to do")
     if left:
         with console.Progress() as progress:
@@ -153,7 +155,6 @@ def run(
     if json:
         console.as_json({"study": read.name, "counts": counts, "cells": [one.to_dict() for one in outcomes]})
     else:
-        _warn_outdated([one for one in outcomes if one.what == runner.OUTDATED])
         for one in failed:
             console.warn(f"{one.cell} failed: {one.says}; its log: {one.log}")
         console.say(", ".join(f"{count:,} {what}" for what, count in counts.items()) or "no cell")

@@ -88,6 +88,19 @@ def test_it_goes_on_by_its_name_with_its_own_pairs(store: Store) -> None:
         msr.train(store, resume="msr-none-001", device="cpu")
 
 
+def test_a_run_goes_on_with_its_own_release_and_another_is_refused(store: Store) -> None:
+    before = store.release("latest").name
+    runs = (train(store), fit(store, items="id", epochs=1, device="cpu"))
+    store.publish(tag="again", allow_stale=True)
+    assert store.release("latest").name != before
+    for run, go_on in zip(runs, (msr.train, fit), strict=True):
+        assert go_on(store, resume=run.name, release=before, epochs=2, device="cpu").release == before
+        assert go_on(store, resume=run.name, epochs=2, device="cpu").release == before
+        with pytest.raises(Conflict, match=f"is of release {before}, not of") as refused:
+            go_on(store, resume=run.name, release="again", device="cpu")
+        assert "leave --release out" in str(refused.value)
+
+
 def test_gc_keeps_the_release_that_it_learnt_from(store: Store) -> None:
     run = train(store)
     with store.lock("test"):
