@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,7 @@ def materialize(
     commit_rows: int = COMMIT_ROWS,
     wait: float | None = None,
     progress: Progress | None = None,
+    ended: Callable[[FeatureReport], None] | None = None,
 ) -> MaterializeReport:
     """Compute what is not current.
 
@@ -120,7 +121,8 @@ def materialize(
     every feature. max_cost: where a feature has a price, stop asking once so much was spent, over all features; yes:
     ask whatever it costs. One of the two is needed where there is a price. device: auto, cpu, cuda, cuda:1, mps.
     batch_size: rows an encoder takes at once, None for the encoder's own; it is halved where memory does not suffice.
-    wait: seconds to wait for another writer.
+    wait: seconds to wait for another writer. ended: called with the report of each feature when it is done, so that
+    what was done before an error is known.
 
     Raises BadInput for a definition that cannot be meant, ModelUnavailable, Conflict for a store being written;
     NotFitted for a feature of kind fuse that has no fit, once all others are computed.
@@ -144,8 +146,12 @@ def materialize(
         for definition in ordered:
             resolve.check(store, definition)
         ordered = resolve.fusions_last(store, ordered)
+        reports = []
         try:
-            reports = [run.feature(definition) for definition in ordered]
+            for definition in ordered:
+                reports.append(run.feature(definition))
+                if ended is not None:
+                    ended(reports[-1])
         finally:
             run.progress.done()
             if run.loaded:

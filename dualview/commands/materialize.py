@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from dualview.commands.common import AsJson, Device, DryRun, StorePath, Wait
 
 if TYPE_CHECKING:
     from ingest.estimate import MaterializeEstimate
+    from ingest.materialize import FeatureReport
 
 
 def run(
@@ -62,6 +64,7 @@ def run(
     """
     from dualview import console, interrupted
     from dualview.commands.common import open_store
+    from featurestore.errors import DualviewError
     from ingest.materialize import materialize
 
     opened = open_store(store)
@@ -80,21 +83,28 @@ def run(
         else:
             _print(told)
         return
-    with interrupted.materialize(opened), console.Progress() as progress:
-        report = materialize(
-            opened,
-            feature,
-            failed=failed,
-            limit=limit,
-            sample=sample,
-            seed=seed,
-            max_cost=max_cost,
-            yes=yes,
-            batch_size=batch_size,
-            device=device,
-            wait=wait,
-            progress=progress,
-        )
+    ended: list[FeatureReport] = []
+    try:
+        with interrupted.materialize(opened), console.Progress() as progress:
+            report = materialize(
+                opened,
+                feature,
+                failed=failed,
+                limit=limit,
+                sample=sample,
+                seed=seed,
+                max_cost=max_cost,
+                yes=yes,
+                batch_size=batch_size,
+                device=device,
+                wait=wait,
+                progress=progress,
+                ended=ended.append,
+            )
+    except DualviewError:
+        if ended and not json:
+            _tell(ended, None)  # what is told next came after this
+        raise
     nothing = "everything was current: nothing was computed"
     if not opened.tables.exists("items"):
         nothing = f"the store holds no items yet; next: dualview ingest {store} ITEMS"
@@ -103,33 +113,35 @@ def run(
     if json:
         console.as_json(report.to_dict())
     else:
-        paid = any(f.cost is not None for f in report.features)
-        columns = ["feature", "recipe", "computed", "ok", "no input", "errors", "seconds", "rows/s"]
-        console.table(
-            None,
-            [*columns, "cost"] if paid else columns,
-            [
-                [
-                    f.feature,
-                    f.recipe,
-                    f.computed,
-                    f.ok,
-                    f.no_input,
-                    f.error,
-                    f"{f.seconds:.1f}",
-                    f"{f.rate:,.1f}" if 0 < f.rate < 10 else round(f.rate),
-                    *([f.cost] if paid else []),
-                ]
-                for f in report.features
-            ],
-            note=None if report.computed else nothing,
-        )
-        for f in report.features:
-            for note in f.notes:
-                console.warn(f"{f.feature}: {note}")
+        _tell(report.features, None if report.computed else nothing)
     if report.errors:
         console.warn(f"{report.errors:,} cells could not be computed; see: dualview errors {store}")
         raise typer.Exit(2)
+
+
+def _tell(reports: Sequence[FeatureReport], note: str | None) -> None:
+    from dualview import console
+
+    paid = any(f.cost is not None for f in reports)
+    columns = ["feature", "recipe", "computed", "ok", "no input", "errors", "seconds", "rows/s"]
+    rows = [
+        [
+            f.feature,
+            f.recipe,
+            f.computed,
+            f.ok,
+            f.no_input,
+            f.error,
+            f"{f.seconds:.1f}",
+            f"{f.rate:,.1f}" if 0 < f.rate < 10 else round(f.rate),
+            *([f.cost] if paid else []),
+        ]
+        for f in reports
+    ]
+    console.table(None, [*columns, "cost"] if paid else columns, rows, note=note)
+    for f in reports:
+        for one in f.notes:
+            console.warn(f"{f.feature}: {one}")
 
 
 def _print(told: MaterializeEstimate) -> None:

@@ -25,7 +25,7 @@ from ingest.fuse.apply import CONFIG, WEIGHTS, Fuser, files_of, load_view
 from ingest.fuse.reading import Reading
 from ingest.fuse.recipes import NotFitted
 from ingest.fuse.stored import Stored, Tokens, Vectors
-from ingest.materialize import materialize
+from ingest.materialize import FeatureReport, materialize
 from tests.ingest import fusing
 from tests.ingest.catalogue import ROWS, fill
 from tests.ingest.fusing import ABOVE, TOML, declare
@@ -189,8 +189,10 @@ def cells(store: Store, feature: str = "fused") -> dict[str, object]:
 def test_all_else_is_computed_before_a_feature_without_a_fit_is_refused(store: Store) -> None:
     declare(store, TOML)
     fill(store)
+    ended: list[FeatureReport] = []
     with pytest.raises(NotFitted, match="'fused' was never fitted") as said:
-        materialize(store)
+        materialize(store, ended=ended.append)
+    assert {report.feature: report.ok for report in ended} == {"text": 5, "image": 4, "fine": 5}
     assert said.value.remedy == f"dualview fit {store.root} fused"
     states = {each.name: each.missing for each in store.status().features}
     assert states == {"fused": 6, "text": 0, "image": 0, "fine": 0}
@@ -388,7 +390,7 @@ def test_no_query_goes_through_fused_weights_and_the_answer_says_so(shop: Store)
 def test_status_and_a_materialize_with_nothing_to_do_load_no_torch(shop: Store) -> None:
     materialize(shop)
     code = (
-        "import sys; from dualview.store import Store; from ingest.materialize import materialize\n"
+        "import sys; from dualview.store import Store; from ingest.materialize import FeatureReport, materialize\n"
         f"s = Store.open({str(shop.root)!r}); s.status(); print('COMPUTED', materialize(s).computed)\n"
         "print('LOADED', sorted({'torch', 'lancedb'} & set(sys.modules)))"
     )
