@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from featurestore.errors import BadInput, did_you_mean
 
@@ -28,7 +28,8 @@ ONLY_IN = {  # the same of towers
     "views": ("dmesr",),
     "across": ("llm-esr", "dmesr"),
     "view_heads": ("llm-esr", "dmesr"),
-    "view_residual": ("llm-esr", "dmesr"),
+    "across_residual": ("llm-esr", "dmesr"),
+    "view_residual": ("dmesr",),
     "view_norm": ("dmesr",),
     "attend": ("dmesr",),
     "pooling": ("dmesr",),
@@ -44,6 +45,8 @@ ONLY_IN = {  # the same of towers
 
 OF_ADAPTERS = ("adapter", "scaling", "scaling_dim", "feature_scale", "feature_dropout", "lr_features")
 OF_IDS_BESIDE_FEATURES = ("id_dropout", "gate")
+SOFT_TEMPERATURE = 1.0  # where nobody gives one: the target of soft alignment is flat at low ones
+STORED = "stored"
 OF_ALIGNMENT = ("align_weight", "align_temperature", "align_learned", "align_items")
 
 
@@ -135,7 +138,12 @@ class Config(BaseModel):
     view_heads: int = Field(
         2, ge=1, description="heads of the attention between views; must divide a view's width"
     )
-    view_residual: bool = Field(True, description="add what asks to what the attention between views finds")
+    across_residual: bool = Field(
+        False, description="add a view's own sequence to what the attention across sequences finds"
+    )
+    view_residual: bool = Field(
+        True, description="dmesr: add a token to what its attention to the other side finds"
+    )
     view_norm: bool = Field(True, description="dmesr: normalise views")
     attend: Literal["both", "coarse", "fine", "none"] = Field(
         "both",
@@ -151,7 +159,9 @@ class Config(BaseModel):
     align_weight: float = Field(
         0.1, ge=0, description="dmesr: how much it counts beside the loss of recommending"
     )
-    align_temperature: float = Field(0.2, ge=0.01, le=1, description="dmesr: first temperature of that loss")
+    align_temperature: float = Field(
+        0.2, ge=0.01, le=1, description="dmesr: first temperature of that loss; with soft, 1 unless given"
+    )
     align_learned: bool = Field(False, description="dmesr: learn that temperature")
     align_items: int = Field(
         512, ge=2, description="dmesr: at most so many different items of a batch are aligned"
@@ -234,6 +244,8 @@ class Config(BaseModel):
                     raise BadInput(
                         f"unknown training option '{name}'", remedy=did_you_mean(str(name), cls.model_fields)
                     )
+            of_soft = {"align_temperature": SOFT_TEMPERATURE} if given.get("align") == "soft" else {}
+            given = of_soft | given
             return {name: None if cls._is_none(name, value) else value for name, value in given.items()}
         return given
 
@@ -243,7 +255,7 @@ class Config(BaseModel):
         return value == "none" and type(None) in get_args(cls.model_fields[name].annotation)
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Config:
+    def _fit_together(self, info: ValidationInfo) -> Config:
         for name, having in ONLY_FOR.items():
             left_alone = getattr(self, name) == type(self).model_fields[name].default
             if self.backbone not in having and not left_alone:
@@ -261,7 +273,8 @@ class Config(BaseModel):
         if self.id_init == "pca" and (ID not in parts or not self.features):
             raise ValueError(f"id_init 'pca' needs both id and a feature in items, got '{self.items}'")
         self._towers_fit()
-        self._all_are_read()
+        if not (info.context or {}).get(STORED):
+            self._all_are_read()
         if not (0 <= self.betas[0] < 1 and 0 <= self.betas[1] < 1):
             raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
         return self
@@ -289,6 +302,9 @@ class Config(BaseModel):
         """Refuse what is set and would change nothing."""
         adapted = bool(self.features) and self.tower != "init"
         sampled = self.loss != "softmax"
+        dual = self.tower == "dmesr"
+        aligned = dual and self.align != "none" and self.align_weight > 0
+        between_tokens = dual and self.attend != "none"
         read_by = [
             (adapted, "features, in a tower other than init", OF_ADAPTERS),
             (
@@ -297,7 +313,18 @@ class Config(BaseModel):
                 OF_IDS_BESIDE_FEATURES,
             ),
             (ID in self.parts, "items with id", ("lr_ids", "weight_decay_ids")),
-            (self.align != "none", "align", OF_ALIGNMENT),
+            (self.align != "none" or not dual, "align", OF_ALIGNMENT),
+            (
+                aligned or not dual or self.align == "none",
+                "an align_weight above 0",
+                ("align", *OF_ALIGNMENT[1:]),
+            ),
+            (self.tower != "init", "a tower other than init", ("id_init",)),
+            (between_tokens or self.adapter != "linear", "an adapter with an inside", ("feature_dropout",)),
+            (between_tokens or not dual, "attend", ("view_residual",)),
+            (between_tokens or self.attends_across, "attention between views", ("view_heads",)),
+            (self.attends_across, "across", ("across_residual",)),
+            (self.distill_weight > 0, "a distill_weight above 0", ("distill_users",)),
             (self.scaling == "whiten" or not adapted, "scaling whiten", ("scaling_dim",)),
             (self.cosine, "cosine", ("temperature",)),
             (not sampled, "loss softmax", ("head",)),
@@ -324,6 +351,14 @@ class Config(BaseModel):
                 f"training options: {told(error)}", remedy="see `dualview train --options`"
             ) from None
 
+    @classmethod
+    def stored(cls, given: dict[str, Any]) -> Config:
+        """What a run was trained with. An option that changed nothing is let be: it was once accepted."""
+        try:
+            return cls.model_validate(given, context={STORED: True})
+        except ValidationError as error:
+            raise BadInput(f"options of a run: {told(error)}") from None
+
     @property
     def parts(self) -> tuple[str, ...]:
         """What `items` names, in order."""
@@ -338,6 +373,11 @@ class Config(BaseModel):
     def parallel(self) -> bool:
         """Whether an item's vector is two views side by side, each a sequence of its own."""
         return self.tower == "llm-esr" or (self.tower == "dmesr" and self.views == "concat")
+
+    @property
+    def attends_across(self) -> bool:
+        """Whether two views' sequences attend to each other."""
+        return self.tower == "llm-esr" if self.across is None else self.across
 
     @property
     def view_width(self) -> int:

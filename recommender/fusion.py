@@ -39,6 +39,7 @@ from ingest.fuse.align import Temperature, agreement, between_views, info_nce
 from ingest.fuse.dual import DualView, Fusion, Placed, Views
 from ingest.fuse.stored import Stored, Tokens
 from recommender import checkpoint, data
+from recommender.config import SOFT_TEMPERATURE
 from recommender.events import Strings
 from recommender.fit import pick_device
 from recommender.items import DualTower
@@ -91,7 +92,9 @@ class Halves(nn.Module):
             "cross": (info_nce(one.coarse, two.fine, tau) + info_nce(two.coarse, one.fine, tau)) / 2,
         }
         if self.align != "none":
-            terms["align"] = between_views(*self.view.aligned(rows), tau, self.align)
+            views, there = self.view.aligned(rows)
+            own = SOFT_TEMPERATURE if self.align == "soft" else tau
+            terms["align"] = between_views(views, there, own, self.align)
         return {"loss": torch.stack(list(terms.values())).sum()} | terms
 
 

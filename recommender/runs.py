@@ -172,7 +172,7 @@ class Run:
             from recommender.msr.config import MsrConfig
 
             return MsrConfig.of(**read_json(self.folder / "config.json"))
-        return Config.of(**read_json(self.folder / "config.json"))
+        return Config.stored(read_json(self.folder / "config.json"))
 
     def set_config(self, config: BaseModel) -> None:
         """What a resumed run goes on with."""

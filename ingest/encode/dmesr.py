@@ -67,7 +67,10 @@ class FuseOptions(Options):
         default=0.5, gt=0, lt=1, description="Share of an item's tokens that each of its two halves lacks."
     )
     temperature: float = Field(
-        default=0.1, ge=0.01, le=1, description="What cosines are divided by in the losses."
+        default=0.1,
+        ge=0.01,
+        le=1,
+        description="What cosines are divided by in the losses, but for soft alignment: 1.",
     )
     learn_temperature: bool = Field(default=False, description="Learn it, from that value on.")
     epochs: int = Field(default=40, ge=1, description="Most passes over the items.")

@@ -52,8 +52,9 @@ def soft_target(first: Tensor, second: Tensor, temperature: Tensor | float) -> T
     """Alignment to how alike items are within the views instead of to the item itself alone.
 
     With rows x_i, y_i of unit length, L = X Y^T / tau and Q = softmax of tau/2 (X X^T + Y Y^T) by rows:
-    1/2 mean_i [CE(Q_i, softmax(L_i)) + CE(Q^T_i, softmax(L^T_i))]. Q is a target: no gradient goes through it. The
-    formula of the group's earlier work, in which rows of Q^T need not sum to 1.
+    1/2 mean_i [CE(Q_i, softmax(L_i)) + CE(Q^T_i, softmax(L^T_i))]; rows of Q^T need not sum to 1. The formula of the
+    group's earlier work, which has tau = 1, raw dot products and gradients through Q; unit length and Q as a target are
+    ours. Below 1 it tells less and less: Q grows flat while L grows steep, and views are told apart, not together.
     """
     x, y = normalize(first, dim=-1), normalize(second, dim=-1)
     scores = x @ y.T / temperature

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recommender.backbones.base import Backbone
+    from recommender.backbones.base import Backbone, Layered
     from recommender.config import Config
 
 
-def _sasrec(config: Config, width: int) -> Backbone:
+def _sasrec(config: Config, width: int) -> Layered:
     from recommender.backbones.sasrec import SASRec
 
     return SASRec(
@@ -35,7 +35,7 @@ def _sasrec(config: Config, width: int) -> Backbone:
     )
 
 
-def _gru4rec(config: Config, width: int) -> Backbone:
+def _gru4rec(config: Config, width: int) -> Layered:
     from recommender.backbones.gru4rec import GRU4Rec
 
     return GRU4Rec(
@@ -43,7 +43,7 @@ def _gru4rec(config: Config, width: int) -> Backbone:
     )
 
 
-def _bert4rec(config: Config, width: int) -> Backbone:
+def _bert4rec(config: Config, width: int) -> Layered:
     from recommender.backbones.bert4rec import BERT4Rec
 
     return BERT4Rec(
@@ -57,7 +57,7 @@ def _bert4rec(config: Config, width: int) -> Backbone:
     )
 
 
-BUILDERS: dict[str, Callable[[Config, int], Backbone]] = {
+BUILDERS: dict[str, Callable[[Config, int], Layered]] = {
     "sasrec": _sasrec,
     "gru4rec": _gru4rec,
     "bert4rec": _bert4rec,
@@ -72,8 +72,8 @@ def build(config: Config, width: int) -> Backbone:
 
     causal = config.backbone != "bert4rec" and config.causal
     mixer = None
-    if config.tower == "llm-esr" if config.across is None else config.across:
+    if config.attends_across:
         mixer = SequenceAttention(
-            width // VIEWS, config.view_heads, causal=causal, residual=config.view_residual
+            width // VIEWS, config.view_heads, causal=causal, residual=config.across_residual
         )
     return SharedViews(BUILDERS[config.backbone](config, width // VIEWS), mixer)

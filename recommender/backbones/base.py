@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 from torch import Tensor, nn
 
+from recommender.backbones.layers import Layout
 from recommender.sequences import Int64
 
 
@@ -31,3 +34,19 @@ class Backbone(nn.Module):
         shown, counts = self.asked(vectors, lengths)
         result: Tensor = self(shown, counts)[np.cumsum(counts) - 1]
         return result
+
+
+class Layered(Backbone):
+    """A backbone in two steps, so that something may come in between."""
+
+    @abstractmethod
+    def place(self, vectors: Tensor, layout: Layout) -> Tensor:
+        """What its layers begin with, (T, d): vectors enlarged, with positions where it has any, and dropout."""
+
+    @abstractmethod
+    def encode(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Its layers over what was placed. (T, d) -> (T, d)."""
+
+    def forward(self, vectors: Tensor, lengths: Int64) -> Tensor:
+        layout = Layout.of(lengths, vectors.device)
+        return self.encode(self.place(vectors, layout), layout)

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recommender.backbones.base import Backbone
+from recommender.backbones.base import Layered
+from recommender.backbones.layers import Layout
 from recommender.backbones.sasrec import SASRec
 from recommender.sequences import Int64
 
 
-class BERT4Rec(Backbone):
+class BERT4Rec(Layered):
     """`forward(vectors (T, d), lengths (B,)) -> (T, d)`: every place sees its whole sequence, its own event included.
 
     So a place may be asked for its item only after `hide` took it away. length: the longest sequence, the mask
@@ -52,9 +53,11 @@ class BERT4Rec(Backbone):
         )
         self.mask = nn.Parameter(torch.empty(width).normal_(std=0.02))
 
-    def forward(self, vectors: Tensor, lengths: Int64) -> Tensor:
-        result: Tensor = self.encoder(vectors, lengths)
-        return result
+    def place(self, vectors: Tensor, layout: Layout) -> Tensor:
+        return self.encoder.place(vectors, layout)
+
+    def encode(self, hidden: Tensor, layout: Layout) -> Tensor:
+        return self.encoder.encode(hidden, layout)
 
     def hide(self, vectors: Tensor, places: Tensor) -> Tensor:
         """The vectors (T, d) with the mask instead of what stands at `places` (m,) int64."""

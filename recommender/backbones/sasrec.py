@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
-from recommender.backbones.base import Backbone
+from recommender.backbones.base import Layered
 from recommender.backbones.layers import Dropout, Layout, pad, unpad
-from recommender.sequences import Int64
 
 
 class Attention(nn.Module):
@@ -82,7 +81,7 @@ class Block(nn.Module):
         return result
 
 
-class SASRec(Backbone):
+class SASRec(Layered):
     """`forward(vectors (T, d), lengths (B,)) -> (T, d)`: at each event, a vector to score items with.
 
     length: the longest sequence it can place. Longer ones are the caller's to cut.
@@ -119,9 +118,11 @@ class SASRec(Backbone):
                 nn.init.xavier_normal_(part.weight)
                 nn.init.zeros_(part.bias)
 
-    def forward(self, vectors: Tensor, lengths: Int64) -> Tensor:
-        layout = Layout.of(lengths, vectors.device)
-        hidden = self.drop(vectors * self.scale + self.positions(layout.from_end))
+    def place(self, vectors: Tensor, layout: Layout) -> Tensor:
+        result: Tensor = self.drop(vectors * self.scale + self.positions(layout.from_end))
+        return result
+
+    def encode(self, hidden: Tensor, layout: Layout) -> Tensor:
         for block in self.blocks:
             hidden = block(hidden, layout)
         result: Tensor = self.last(hidden)

@@ -2,19 +2,17 @@
 say is put side by side.
 
 LLM-ESR (Liu et al., NeurIPS 2024, arXiv 2405.20646, section 3.2) and our reading of DMESR do so for two views. Between
-them there may be attention across the sequence: each view's places attend to the other view's, as in LLM-ESR.
+placing the events and the layers there may be attention across the sequence, as in LLM-ESR.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from recommender.backbones.base import Backbone
+from recommender.backbones.base import Backbone, Layered
 from recommender.backbones.layers import Layout, pad, unpad
 from recommender.sequences import Int64
 
@@ -22,9 +20,11 @@ VIEWS = 2
 
 
 class SequenceAttention(nn.Module):
-    """Two sequences of the same events, each attending to the other: (T, 2, d) -> (T, 2, d).
+    """Two sequences of the same events, each read as the other asks: (T, 2, d) -> (T, 2, d).
 
-    causal: a place reads the other view's places up to its own, else all of them. residual: the view itself is added.
+    A place of the other view asks, and finds a mixture of this view's places: what comes out is of this view, by how
+    alike the other one is. So does the published code of LLM-ESR, which adds no residual and masks nothing later; here
+    a causal backbone's mixture is of places up to its own. residual: the view itself is added.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool, residual: bool) -> None:
@@ -34,13 +34,12 @@ class SequenceAttention(nn.Module):
         self.key_value = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(VIEWS))
         self.outward = nn.ModuleList(nn.Linear(width, width) for _ in range(VIEWS))
 
-    def forward(self, views: Tensor, lengths: Int64) -> Tensor:
-        layout = Layout.of(lengths, views.device)
+    def forward(self, views: Tensor, layout: Layout) -> Tensor:
         found = []
         for own in range(VIEWS):
             other = 1 - own
-            asked = self.query[own](views[:, own])
-            offered = self.key_value[own](views[:, other])
+            asked = self.query[own](views[:, other])
+            offered = self.key_value[own](views[:, own])
             mixed = self.outward[own](self._mixed(torch.cat([asked, offered], dim=-1), layout))
             found.append(views[:, own] + mixed if self.residual else mixed)
         return torch.stack(found, dim=1)
@@ -62,23 +61,21 @@ class SequenceAttention(nn.Module):
 class SharedViews(Backbone):
     """`forward(vectors (T, 2 d), lengths) -> (T, 2 d)`: `inner`, of width d, over either half.
 
-    mixer: what happens between the two sequences first.
+    mixer: what happens between the two sequences, once they are placed.
     """
 
-    def __init__(self, inner: Backbone, mixer: SequenceAttention | None = None) -> None:
+    def __init__(self, inner: Layered, mixer: SequenceAttention | None = None) -> None:
         super().__init__(reads=inner.reads)
         self.inner, self.mixer = inner, mixer
 
     def forward(self, vectors: Tensor, lengths: Int64) -> Tensor:
-        views = vectors.view(len(vectors), VIEWS, -1)
+        # one view after the other as further users, so that the backbone is called once
+        doubled = Layout.of(np.tile(lengths, VIEWS), vectors.device)
+        placed = self.inner.place(torch.cat(vectors.chunk(VIEWS, dim=-1)), doubled)
         if self.mixer is not None:
-            # id vectors begin small; backbones enlarge what they read by the same factor
-            grown = views * math.sqrt(views.shape[-1])
-            views = self.mixer(grown, lengths) / math.sqrt(views.shape[-1])
-        # one after the other as further users, so that the backbone is called once
-        stacked = torch.cat([views[:, view] for view in range(VIEWS)])
-        doubled = self.inner(stacked, np.tile(lengths, VIEWS))
-        return torch.cat(doubled.chunk(VIEWS), dim=-1)
+            views = torch.stack(placed.chunk(VIEWS), dim=1)
+            placed = torch.cat(self.mixer(views, Layout.of(lengths, vectors.device)).unbind(dim=1))
+        return torch.cat(self.inner.encode(placed, doubled).chunk(VIEWS), dim=-1)
 
     def hide(self, vectors: Tensor, places: Tensor) -> Tensor:
         """As the inner backbone hides, in either view."""

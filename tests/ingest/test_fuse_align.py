@@ -223,3 +223,26 @@ def test_agreement_tells_of_each_pair_of_views_over_the_items_that_have_both() -
         "recall@1": recall(views[some, 0], views[some, 1], 1),
         "recall@2": recall(views[some, 0], views[some, 1], 2),
     }
+
+
+@pytest.mark.parametrize(("kind", "temperature"), [("infonce", 0.1), ("infonce", 1.0), ("soft", 1.0)])
+def test_learning_brings_the_views_of_an_item_together(kind: str, temperature: float) -> None:
+    torch.manual_seed(0)
+    meant = torch.randn(64, 8)
+    stored = [meant @ torch.randn(8, 24) for _ in range(2)]
+    adapters = [torch.nn.Linear(24, 16) for _ in range(2)]
+    optimizer = torch.optim.Adam([weight for each in adapters for weight in each.parameters()], lr=1e-2)
+
+    def views() -> list[Tensor]:
+        return [adapter(values) for adapter, values in zip(adapters, stored, strict=True)]
+
+    def seen() -> list[Tensor]:
+        return [view.detach() for view in views()]
+
+    assert alignment(*seen()) > 1
+    for _ in range(150):
+        optimizer.zero_grad()
+        LOSSES[kind](*views(), temperature).backward()
+        optimizer.step()
+    assert alignment(*seen()) < 0.2
+    assert recall(*seen(), 1) > 0.95

@@ -86,7 +86,8 @@ def test_the_loss_is_that_of_recommending_and_a_weight_times_that_of_aligning(
     rows = torch.from_numpy(np.unique(batch.targets.numpy()))
     rows = rows[(rows != 3) & (rows != 8)]  # those have one of the two views only
     text, image = (tower.view.sources[name](rows)[0][:, 0] for name in ("text", "image"))
-    torch.testing.assert_close(terms["align"], LOSSES[align](text, image, 0.2), rtol=1e-4, atol=1e-5)
+    temperature = {"infonce": 0.2, "soft": 1.0}[align]
+    torch.testing.assert_close(terms["align"], LOSSES[align](text, image, temperature), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", ["sasrec", "bert4rec"])
@@ -212,10 +213,10 @@ def test_a_killed_and_resumed_dual_view_ends_with_the_same_bits(
     ("options", "message"),
     [
         *(({"items": "id+text", name: value}, f"{name} is an option of tower") for name, value in {
-            "views": "sum", "across": True, "view_heads": 4, "view_residual": False, "view_norm": False,
-            "attend": "none", "pooling": "gated", "token_dropout": 0.1, "align": "soft", "align_weight": 0.2,
-            "align_temperature": 0.5, "align_learned": True, "align_items": 9, "distill_weight": 0.2,
-            "distill_users": 3,
+            "views": "sum", "across": True, "view_heads": 4, "view_residual": False, "across_residual": True,
+            "view_norm": False, "attend": "none", "pooling": "gated", "token_dropout": 0.1, "align": "soft",
+            "align_weight": 0.2, "align_temperature": 0.5, "align_learned": True, "align_items": 9,
+            "distill_weight": 0.2, "distill_users": 3,
         }.items()),
         ({"tower": "llm-esr", "items": "text"}, r"tower llm-esr has ids: write items = id\+text"),
         ({"tower": "init", "items": "text+image"}, r"tower init has ids: write items = id\+text\+image"),
@@ -238,6 +239,15 @@ def test_a_killed_and_resumed_dual_view_ends_with_the_same_bits(
             ({"items": "text", "lr_ids": 0.1}, "items with id"),
             ({"items": "text", "scaling": "standard", "scaling_dim": 9}, "scaling whiten"),
             ({"tower": "dmesr", "items": "text", "align": "none", "align_learned": True}, "align"),
+            ({"tower": "dmesr", "items": "text", "align_weight": 0, "align_items": 9}, "an align_weight above 0"),
+            ({"tower": "dmesr", "items": "text", "align_weight": 0, "align": "soft"}, "an align_weight above 0"),
+            ({"tower": "init", "items": "id+text", "id_init": "normal"}, "a tower other than init"),
+            ({"items": "text", "adapter": "linear", "feature_dropout": 0.1}, "an adapter with an inside"),
+            ({"tower": "dmesr", "items": "text", "attend": "none", "view_residual": False}, "attend"),
+            ({"tower": "dmesr", "items": "text", "attend": "none", "view_heads": 4}, "attention between views"),
+            ({"tower": "llm-esr", "items": "id+text", "across": False, "view_heads": 4}, "attention between views"),
+            ({"tower": "dmesr", "items": "text", "across_residual": True}, "across"),
+            ({"tower": "llm-esr", "items": "id+text", "distill_weight": 0, "distill_users": 3}, "a distill_weight"),
             ({"temperature": 0.1}, "cosine"),
             ({"loss": "bce", "head": "bfloat16"}, "loss softmax"),
             ({"negative_power": 0.5}, "a sampled loss"),
@@ -257,14 +267,33 @@ def test_options_that_fit_together_are_not_refused() -> None:
         {"tower": "dmesr", "items": "text", "width": 12, "heads": 4, "views": "sum"},
         {"tower": "dmesr", "items": "text", "width": 6, "heads": 5, "view_heads": 3, "backbone": "gru4rec"},
         {"tower": "concat", "items": "text", "width": 15, "heads": 3},
-        {"tower": "llm-esr", "items": "id+text", "across": False, "view_heads": 4},
+        {"tower": "llm-esr", "items": "id+text", "view_heads": 4, "across_residual": True},
+        {
+            "tower": "dmesr",
+            "items": "text",
+            "across": True,
+            "attend": "none",
+            "view_heads": 4,
+            "across_residual": True,
+        },
+        {"tower": "dmesr", "items": "text", "adapter": "linear", "feature_dropout": 0.1},
     ]
     for options in fits:
         if options.get("backbone") == "gru4rec":
             options = {name: value for name, value in options.items() if name != "heads"}
         assert Config.of(**({"width": 16} | options)).tower == options["tower"]
+    soft = {"tower": "dmesr", "items": "text", "align": "soft"}
+    assert Config.of(**soft).align_temperature == 1
+    assert Config.of(**soft, align_temperature=0.5).align_temperature == 0.5
     assert Config.of(tower="dmesr", items="id+text").slug == "sasrec-dmesr-id-text"
     assert Config.of(items="id+text").slug == "sasrec-id-text"
+
+
+def test_a_run_of_before_an_option_was_refused_is_read_and_other_faults_are_told() -> None:
+    given = Config.of(items="text").model_dump() | {"temperature": 0.5}
+    assert Config.stored(given).temperature == 0.5
+    with pytest.raises(BadInput, match=r"options of a run: .*halves the width"):
+        Config.stored(given | {"tower": "dmesr", "width": 15, "heads": 1})
 
 
 def test_every_option_of_a_tower_is_listed_with_its_default_and_meaning() -> None:

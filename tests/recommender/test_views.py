@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recommender import backbones
 from recommender.backbones.base import Backbone
+from recommender.backbones.layers import Layout
 from recommender.backbones.views import SequenceAttention, SharedViews
 from recommender.config import Config
 from recommender.items import Vectors
@@ -60,9 +61,9 @@ def test_no_place_feels_anything_later_and_views_meet_only_across(backbone: str,
     vectors, lengths = sequences([7])
     for place in range(7):
         for view in (0, 1):
-            expected = [
-                [other >= place and (across or seen == view) for seen in (0, 1)] for other in range(7)
-            ]
+            # what the other view asks at the first place of all changes nothing: there is one place to find
+            meets = across and place > 0
+            expected = [[other >= place and (meets or seen == view) for seen in (0, 1)] for other in range(7)]
             assert moved(model, vectors, lengths, place, view) == expected
 
 
@@ -156,12 +157,13 @@ def test_two_views_are_the_inner_backbone_on_each_apart(backbone: str) -> None:
         assert torch.equal(model.hide(vectors, places), expected)
 
 
-def test_a_sequences_attention_is_torchs_own_to_the_other_view() -> None:
+def test_a_sequences_attention_is_torchs_own_as_the_other_view_asks() -> None:
     torch.manual_seed(0)
     half, lengths = WIDTH // 2, [5, 3]
     ours = SequenceAttention(half, 2, causal=True, residual=True).double()
     vectors = torch.randn(8, 2, half, dtype=torch.float64)
-    found = ours(vectors, np.array(lengths))
+    layout = Layout.of(np.array(lengths), vectors.device)
+    found = ours(vectors, layout)
     for own in (0, 1):
         theirs = nn.MultiheadAttention(half, 2, batch_first=True, dtype=torch.float64)
         query, offered = ours.query[own], ours.key_value[own]
@@ -171,12 +173,23 @@ def test_a_sequences_attention_is_torchs_own_to_the_other_view() -> None:
         theirs.out_proj = ours.outward[own]  # type: ignore[assignment]
         for part, rows in zip(vectors.split(lengths), found.split(lengths), strict=True):
             later = torch.ones(len(part), len(part), dtype=torch.bool).triu(1)
-            asked, other = part[None, :, own], part[None, :, 1 - own]
-            expected = asked + theirs(asked, other, other, attn_mask=later)[0]
+            view, asks = part[None, :, own], part[None, :, 1 - own]
+            expected = view + theirs(asks, view, view, attn_mask=later)[0]
             torch.testing.assert_close(rows[:, own], expected[0], rtol=1e-10, atol=1e-10)
     without = SequenceAttention(half, 2, causal=True, residual=False).double()
     without.load_state_dict(ours.state_dict())
-    torch.testing.assert_close(without(vectors, np.array(lengths)) + vectors, found, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(without(vectors, layout) + vectors, found, rtol=1e-10, atol=1e-10)
+
+
+def test_attention_across_comes_after_positions_and_before_the_layers() -> None:
+    model = made("sasrec", across=True)
+    assert model.mixer is not None
+    vectors, lengths = sequences([4, 6])
+    layout = Layout.of(lengths, vectors.device)
+    placed = [model.inner.place(half, layout) for half in vectors.chunk(2, dim=1)]
+    mixed = model.mixer(torch.stack(placed, dim=1), layout)
+    expected = torch.cat([model.inner.encode(view, layout) for view in mixed.unbind(dim=1)], dim=1)
+    torch.testing.assert_close(model(vectors, lengths), expected, rtol=1e-10, atol=1e-10)
 
 
 def model_of(tower: str, backbone: str) -> SequentialModel:
