@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from featurestore import files, journal
+from featurestore import journal
 from featurestore.errors import BadInput, Conflict
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ MEANING = {
     "coverage": "share of the catalogue that stands in at least one user's first k",
     "novelty": "mean surprise of what is shown, in bits: high means seldom taken in training",
 }
-KEPT = {
-    "test": "test",
-    "valid": "valid_evaluated",
-}  # in metrics.json; "valid" is what training chose its epoch by
 GROUPS = {
     "items:head": "the fifth of the items with most training events",
     "items:tail": "the others that training saw",
@@ -142,8 +138,6 @@ def evaluate(
     Writes `metrics.json` and, one row a user, `test_users.parquet` (or `valid_users.parquet`) into the run's folder.
     Raises Conflict where the release no longer gives the events that the run was trained on.
     """
-    import pyarrow.parquet as pq
-
     from recommender.baselines import popularity
     from recommender.cold import evaluate_new, users_of
     from recommender.evaluate import evaluate as rank
@@ -169,9 +163,8 @@ def evaluate(
         beside = _floors(store, opened, split) if baseline else {}
         new = evaluate_new({opened.name: scores_of(model, split, which)} | beside, split, ks, repeat=policy)
     report = Report(opened.name, on, full, among, new)
-    with files.replacing(opened.folder / f"{on}_users.parquet") as aside:
-        pq.write_table(report.result.to_table(split), aside)
-    kept: dict[str, Any] = {KEPT[on]: report.result.to_dict()}
+    opened.write_evaluation(which, report.result, split)
+    kept: dict[str, Any] = {}
     if among:
         kept[f"{on}_sampled"] = among[opened.name].to_dict()
     if new:
@@ -179,7 +172,8 @@ def evaluate(
             part: found[opened.name].to_dict() for part, found in (("full", new.full), ("among", new.among))
         }
         kept[f"{on}_new_items"] = own
-    opened.write_metrics(**kept)
+    if kept:
+        opened.write_metrics(**kept)
     journal.record(
         store.root,
         "evaluate",
@@ -196,6 +190,8 @@ def plan_evaluation(
     store: Store | Carried, run: str = "latest", *, on: str = "test", repeat: str | None = None
 ) -> dict[str, Any]:
     """What `evaluate` would rank and which files of the run it would write; raises as it does, and ranks nothing."""
+    from recommender.runs import EVALUATED
+
     opened, split, which = _asked(store, run, on, repeat)
     return {
         "run": opened.name,
@@ -204,7 +200,7 @@ def plan_evaluation(
         "split": split.description,
         "users": len(split.users(which)),
         "items": split.log.n_items,
-        "replaces": KEPT[on] in opened.metrics(),
+        "replaces": EVALUATED[on] in opened.metrics(),
         "files": [f"runs/{opened.name}/{name}" for name in ("metrics.json", f"{on}_users.parquet")],
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dualview.evaluation import KEPT, Part
+from dualview.evaluation import Part
 from featurestore import files, journal
 from featurestore.errors import BadInput
 
@@ -101,6 +101,7 @@ def evaluate(
     import pyarrow.parquet as pq
 
     from recommender.msr.evaluate import MAIN, evaluate_groups
+    from recommender.runs import EVALUATED
 
     begun = time.monotonic()
     bench, groups = _asked(store, run, on, users)
@@ -112,7 +113,7 @@ def evaluate(
     with files.replacing(bench.run.folder / f"{on}_users.parquet") as aside:
         pq.write_table(found.to_table(), aside, compression="zstd")
     own, scored = found.to_dict()[name], found.to_dict()
-    bench.run.write_metrics(**{KEPT[on]: own | {"protocol": pairs.description, "beside": scored}})
+    bench.run.write_metrics(**{EVALUATED[on]: own | {"protocol": pairs.description, "beside": scored}})
     journal.record(
         store.root,
         "msr evaluate",
@@ -136,6 +137,8 @@ def plan_evaluation(
     users: int | None = None,
 ) -> dict[str, Any]:
     """What `evaluate` would ask and write; raises as it does, and scores nothing."""
+    from recommender.runs import EVALUATED
+
     bench, groups = _asked(store, run, on, users)
     return {
         "run": bench.run.name,
@@ -145,7 +148,7 @@ def plan_evaluation(
         "users": len(groups),
         "candidates": int(groups.items.size),
         "scorers": list(bench.scorers(zero_shot=zero_shot, beside=beside, floors=floors)),
-        "replaces": KEPT[on] in bench.run.metrics(),
+        "replaces": EVALUATED[on] in bench.run.metrics(),
         "files": [f"runs/{bench.run.name}/{name}" for name in ("metrics.json", f"{on}_users.parquet")],
     }
 

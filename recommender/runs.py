@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ from recommender.config import Config
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from recommender.evaluate import Result
     from recommender.items import Stored
     from recommender.model import SequentialModel
     from recommender.splits import Split
@@ -49,6 +50,7 @@ FORMAT = 1
 LATEST = "latest"
 PROMOTED = "promoted.json"
 SEQUENTIAL, MSR = "sequential", "msr"
+EVALUATED = {"test": "test", "valid": "valid_evaluated"}  # in metrics.json; "valid" chose the epoch
 PAIRS = "pairs.parquet"  # in the folder of a run of kind MSR
 TOLD = {  # kind -> what its runs are, and which verbs take them
     SEQUENTIAL: ("a sequential recommender", "dualview evaluate, recommend, promote, audit"),
@@ -210,6 +212,14 @@ class Run:
     def write_metrics(self, **parts: Any) -> None:
         """Set or replace parts of metrics.json, such as test={"ndcg@10": .17}."""
         write_json(self.folder / "metrics.json", self.metrics() | parts)
+
+    def write_evaluation(self, on: Literal["valid", "test"], result: Result, split: Split) -> None:
+        """Keep an evaluation: its figures in metrics.json, and its ranks, one row a user, in ON_users.parquet."""
+        import pyarrow.parquet as pq
+
+        with replacing(self.folder / f"{on}_users.parquet") as aside:
+            pq.write_table(result.to_table(split), aside)
+        self.write_metrics(**{EVALUATED[on]: result.to_dict()})
 
     def summary(self) -> dict[str, Any]:
         """What a list of runs shows of one."""

@@ -162,6 +162,61 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command("audit")
+def audit(
+    study: StudyFile,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder of the runs, as `study run` had it.", show_default=False
+        ),
+    ],
+    cells: Cells = None,
+    data: OnlyData = None,
+    backbone: OnlyBackbone = None,
+    tower: OnlyTower = None,
+    seed: OnlySeed = None,
+    json: AsJson = False,
+) -> None:
+    """Show of each trained cell that nothing which shaped it saw a held-out event, and that validation chose its epoch.
+
+    As `dualview audit` does of a run. Exit code 1 if one check of one cell is violated.
+    """
+    from dualview import console
+    from featurestore.errors import BadInput, NotFound
+    from recommender.audit import HOLDS, UNKNOWN, VIOLATED
+    from recommender.study.audited import audited
+
+    read, chosen = _chosen(study, cells, data, backbone, tower, seed)
+    if read.kind != "sequential":
+        raise BadInput(f"study {read.name} is of yes/no models, which have no such audit")
+    found = []
+    with console.Progress() as progress:
+        for one in audited(read, chosen, out):
+            found.append(one)
+            progress(len(found), len(chosen), "cells")
+    if not found:
+        raise NotFound(
+            f"no cell of study {read.name} is trained", remedy=f"dualview study run {study} --out {out}"
+        )
+    if json:
+        console.as_json({"study": read.name, "cells": [one.to_dict() for one in found]})
+    else:
+        verdicts = [one.to_dict()["verdicts"] if one.audit else {} for one in found]
+        console.table(
+            f"{read.name}: {len(found):,} cells",
+            ["cell", HOLDS, VIOLATED, UNKNOWN, ""],
+            [[one.cell, *(of.get(v) for v in (HOLDS, VIOLATED, UNKNOWN)), one.says]
+             for one, of in zip(found, verdicts, strict=True)],
+            note="dualview study audit --json has every check with its reason and evidence",
+        )  # fmt: skip
+        for one in found:
+            for check in one.audit.violated if one.audit else []:
+                console.warn(f"{one.cell}: {check.name} is violated: {check.because}")
+    if any(one.audit and one.audit.violated for one in found):
+        raise typer.Exit(1)
+
+
 @app.command("report")
 def report(
     study: StudyFile,

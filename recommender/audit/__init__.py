@@ -1,12 +1,14 @@
 """Whether anything that shaped a run saw a held-out interaction, and whether validation alone chose its epoch.
 
-Nothing is believed because a file says so: splits, counts, batches, scalings and figures are made again from the
-release's log and vectors and from the kept weights, and what the model must not see is changed to see whether it moves.
-What cannot be recomputed is called that, and so is what nobody here can know.
+Splits, counts, batches, scalings and figures are made again from the release's log and vectors and from the kept
+weights, and what the model must not see is changed to see whether it moves. What a stored feature was fitted on is what
+the release's lock says of it; such a row says so. What cannot be recomputed is called that, and so is what nobody here
+can know.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +64,8 @@ def named(run: Run) -> str:
     return run.release
 
 
-def of(run: Run, release: releases.Release) -> Audit:
-    """The same for a run that is at hand, on its release."""
-    given = Material(run, release)
+def of(run: Run, release: releases.Release, cell: Mapping[str, Any] | None = None) -> Audit:
+    """The same for a run that is at hand, on its release. cell: the record of the study's cell that it is."""
+    given = Material(run, release, cell)
     parts = (events, features, weights, epochs, future)
     return Audit(run.name, release.name, [check for part in parts for check in part.checks(given)])

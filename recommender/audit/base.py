@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from recommender import checkpoint, data
 from recommender.runs import Run
 from recommender.splits import Split
+from recommender.study.grid import SHUFFLE
+from recommender.study.shuffle import shuffled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +43,13 @@ class Material:
     """A run and everything that its checks recompute, each made once.
 
     split: what the run's configuration gives on the release's log today. forgotten: whether items or users were
-    erased from the release after it was made, so that nothing can be recomputed to the bit any more.
+    erased from the release after it was made, so that nothing can be recomputed to the bit any more. cell: the record
+    of a study's cell, where the run is one: it names features whose vectors were exchanged, and when the test was
+    opened.
     """
 
-    def __init__(self, run: Run, release: Release) -> None:
-        self.run, self.release, self.config = run, release, run.config
+    def __init__(self, run: Run, release: Release, cell: Mapping[str, Any] | None = None) -> None:
+        self.run, self.release, self.config, self.cell = run, release, run.config, cell
 
     @property
     def forgotten(self) -> bool:
@@ -62,7 +67,8 @@ class Material:
     @cached_property
     def vectors(self) -> dict[str, Stored]:
         """The stored vectors of the run's features, read from the release, over the run's vocabulary."""
-        return data.features_of(self.release, self.config, self.run.item_ids)
+        found = data.features_of(self.release, self.config, self.run.item_ids)
+        return shuffled(found, self.cell[SHUFFLE] if self.cell else ())
 
     @cached_property
     def _best(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from featurestore import journal
+from featurestore import files, journal
+from recommender import checkpoint
 from recommender.audit.base import HOLDS, UNKNOWN, VIOLATED, Check, Material
 from recommender.runs import list_runs
 from recommender.trainer import Plan
@@ -73,6 +74,8 @@ def validated(given: Material) -> Check:
 
 def opened(given: Material) -> Check:
     """The journal's order of training and test evaluations; how often the test of this split was opened at all."""
+    if given.cell is not None:
+        return _opened_for_a_cell(given, given.cell)
     root, run = given.release.root, given.run
     entries = list(enumerate(journal.read(root)))
     trained = [(at, e) for at, e in entries if e["verb"] == "train" and e.get("run") == run.name]
@@ -102,3 +105,20 @@ def opened(given: Material) -> Check:
         return Check(name, VIOLATED, "it was opened, and training went on afterwards", evidence)
     often = "once" if len(own) == 1 else f"{len(own)} times"
     return Check(name, HOLDS, f"opened {often}, after training had ended", evidence)
+
+
+def _opened_for_a_cell(given: Material, cell: Mapping[str, Any]) -> Check:
+    """A study keeps no journal: its record names the weights that were tested, and records that it replaced."""
+    name, now = "test", files.sha256_file(given.run.folder / "checkpoint" / checkpoint.BEST)
+    test = cell["test"]
+    evidence = {
+        "opened": test and test["opened"],
+        "weights_tested": cell["checkpoint_sha256"],
+        "weights_now": now,
+        "opened_for_earlier_options": sum(bool(one["tested"]) for one in cell["earlier"]),
+    }
+    if now != cell["checkpoint_sha256"]:
+        return Check(name, VIOLATED, "the weights are not those that the record tells of", evidence)
+    if test is None:
+        return Check(name, HOLDS, "it was never opened for this cell", evidence)
+    return Check(name, HOLDS, "opened once, by the weights that are kept: training had ended", evidence)

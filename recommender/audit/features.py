@@ -49,7 +49,7 @@ def _judged(given: Material, made: Made) -> tuple[Verdict, str, dict[str, Any]]:
         of = f"{items:,} items" if isinstance(items, int) else "the items"
         return (
             HOLDS,
-            f"fitted on the content of {of}, those without training events too, and on no event",
+            f"by the release's lock fitted on the content of {of}, those without training events too, and on no event",
             {},
         )
     if recipe.kind == IMPORTED:

@@ -4,8 +4,9 @@ The corrections, stated where they are used:
 - a tower against the reference: Holm over all such comparisons of the study, one metric at a time;
 - a tower against every other of its table at once: intersection-union, then Holm over all towers of all tables.
 
-Test is read only when every cell of the study has it: opened for some cells alone it would be a choice by test.
-Until then everything is of validation, which also chose the epoch, and says so.
+Test is read only when every cell that was trained has it: opened for some of them alone it would be a choice by test.
+Until then everything is of validation, which also chose the epoch, and says so. A grid that is not whole yet says
+what is missing; towers are then compared over the seeds that both have.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def analyse(study: Study, cells: Sequence[Cell]) -> Findings:
         notes += [f"{table.title}: {text}" for text in said]
         comparisons += comparisons_of(study, table, users, part)
         contests += contests_of(table, users)
-        if users.values and users.counts is not None:
-            binned = by_bin(users.values[MAIN], users.counts)
+        means = users.means(MAIN)
+        if means and users.counts is not None:
+            binned = by_bin(means, users.counts)
             bins.append({"table": table.title, "rows": binned})
             measured += long_rows(binned, **table.about, seed=None, part=part, metric=MAIN)
     for metric in COMPARED:
@@ -194,8 +196,19 @@ def _limits(tables: Sequence[Table]) -> list[str]:
             f"{len(cut)} of {len(cells)} cells were best in their last epoch: they might have gone on to improve."
         )
     threads = {int(cell["cost"]["threads"]) for cell in cells if (cell.get("cost") or {}).get("threads")}
+    codes = {str(cell["code"]) for cell in cells if cell.get("code")}
+    if len(codes) > 1:
+        told = ", ".join(_short(one) for one in sorted(codes))
+        notes.append(f"Cells were trained by {len(codes)} versions of the code: {told}.")
+    if any("-dirty" in one for one in codes):
+        notes.append("-dirty: files were edited that no commit holds.")
     if len(threads) > 1:
         notes.append(
             f"Cells ran with {' and '.join(map(str, sorted(threads)))} threads, so their seconds do not compare."
         )
     return notes
+
+
+def _short(code: str) -> str:
+    """Every commit of it by eight letters, and whether files were edited since."""
+    return " then ".join(one[:8] + ("-dirty" if one.endswith("-dirty") else "") for one in code.split())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,24 +18,38 @@ from recommender.study.rows import COMPARED, MAIN
 
 @dataclass(frozen=True, eq=False)
 class Users:
-    """values: metric -> tower -> (n,) mean over seeds of each user. counts: (n,) training events of the targets."""
+    """values: metric -> tower -> seed -> (n,) one value a user. counts: (n,) training events of the targets."""
 
-    values: Mapping[str, Mapping[str, Float64]]
+    values: Mapping[str, Mapping[str, Mapping[int, Float64]]]
     counts: npt.NDArray[np.int32] | None = None
+
+    @property
+    def towers(self) -> list[str]:
+        return list(self.values.get(MAIN, {}))
+
+    def of(self, metric: str, towers: Sequence[str]) -> dict[str, list[Float64]]:
+        """tower -> the values of each seed that all of `towers` have, in their order; nothing where none is shared."""
+        held = {tower: self.values[metric][tower] for tower in towers}
+        shared = sorted(set.intersection(*(set(seeds) for seeds in held.values()))) if held else []
+        return {tower: [seeds[seed] for seed in shared] for tower, seeds in held.items()} if shared else {}
+
+    def means(self, metric: str) -> dict[str, Float64]:
+        """tower -> (n,) mean over the seeds that all towers have; nothing where none is shared."""
+        return {tower: over_seeds(found) for tower, found in self.of(metric, self.towers).items()}
 
 
 def users_of(study: Study, table: Table, part: Part) -> tuple[Users, list[str]]:
     """Values of each user for the trained arms of a table whose ranks are there and agree with their JSON."""
     notes: list[str] = []
-    values: dict[str, dict[str, Float64]] = {metric: {} for metric in COMPARED}
+    values: dict[str, dict[str, dict[int, Float64]]] = {metric: {} for metric in COMPARED}
     first: Ranks | None = None
     counts: npt.NDArray[np.int32] | None = None
     for arm in table.arms.values():
         if arm.floor:
             continue
-        found: dict[str, list[Float64]] = {metric: [] for metric in COMPARED}
+        found: dict[str, dict[int, Float64]] = {metric: {} for metric in COMPARED}
         wrong, held = "", None
-        for cell in arm.cells.values():
+        for seed, cell in arm.cells.items():
             path = ranks_file(study, cell)
             held = read_ranks(path) if path else None
             ranks = held.of(part) if held else None
@@ -48,14 +63,14 @@ def users_of(study: Study, table: Table, part: Part) -> tuple[Users, list[str]]:
                 if not _agree(mine, (cell[part] or {}).get("metrics") or {}):
                     wrong = "ranks and metrics of a cell disagree"
                 for metric in COMPARED:
-                    found[metric].append(mine[metric])
+                    found[metric][seed] = mine[metric]
             if wrong:
                 break
         if wrong or held is None:
             notes.append(f"{arm.tower} is not compared: {wrong}.")
             continue
         for metric in COMPARED:
-            values[metric][arm.tower] = over_seeds(found[metric])
+            values[metric][arm.tower] = found[metric]
         ranks = held.of(part)
         if part == "test" and ranks is not None and agree(held, arm):
             counts = held.target_count[ranks > 0]
@@ -83,18 +98,25 @@ def _agree(values: Mapping[str, Float64], said: Mapping[str, Any]) -> bool:
 
 
 def comparisons_of(study: Study, table: Table, users: Users, part: Part) -> list[dict[str, Any]]:
+    """Each tower against the reference, over the seeds that both have."""
     rows: list[dict[str, Any]] = []
-    for metric, values in users.values.items():
-        reference = values.get(study.reference)
-        if reference is None:
+    against = study.reference
+    for metric, tower in itertools.product(users.values, users.towers):
+        if tower == against or against not in users.towers:
             continue
-        for tower, ours in values.items():
-            if tower == study.reference:
-                continue
-            by_seed = [table.arms[name].values(part, metric) for name in (tower, study.reference)]
+        both = users.of(metric, (tower, against))
+        if both:
+            ours, reference = (over_seeds(both[name]) for name in (tower, against))
+            by_seed = [[float(one.mean()) for one in both[name]] for name in (tower, against)]
             rows.append(
                 table.about
-                | {"tower": tower, "against": study.reference, "part": part, "metric": metric}
+                | {
+                    "tower": tower,
+                    "against": against,
+                    "part": part,
+                    "metric": metric,
+                    "seeds": len(both[tower]),
+                }
                 | asdict(paired(ours, reference))
                 | {"seeds_apart": apart(*by_seed)}
             )
@@ -102,8 +124,9 @@ def comparisons_of(study: Study, table: Table, users: Users, part: Part) -> list
 
 
 def contests_of(table: Table, users: Users) -> list[dict[str, Any]]:
-    """Each tower against all others of its table at once; only the first can be above all, so only it is tested."""
-    values = users.values.get(MAIN, {})
+    """Each tower against all others of its table at once, over the seeds that all have; only the first can be above
+    all, so only it is tested."""
+    values = users.means(MAIN)
     if len(values) < 2:
         return []
     ranking = sorted(values, key=lambda tower: -float(values[tower].mean()))

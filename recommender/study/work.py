@@ -1,8 +1,9 @@
 """What is done for one cell: train, validate and, where asked, open the test set.
 
 What a cell was begun with is noted in its run's folder before the first step, so that a killed one goes on only with
-the same options, events and vectors. The ranks are written before the record, and the record is what says that a
-test was opened; whoever dies in between has seen no figure of it.
+the same options, events and vectors, and so that a record names every version of this code that had a part in it. The
+ranks are written before the record, and the record is what says that a test was opened; whoever dies in between has
+seen no figure of it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurestore import files
 from featurestore.errors import BadInput, Conflict
+from recommender.runs import Run
 from recommender.study import records
 from recommender.study.claims import claim
 from recommender.study.grid import FORMAT, SHUFFLE, Cell, Study
@@ -28,7 +30,6 @@ from recommender.study.state import Sources, State, judge
 
 if TYPE_CHECKING:
     from recommender.evaluate import Result, ScoreFn
-    from recommender.runs import Run
     from recommender.splits import Split, Which
 
 KS = (5, 10, 20)
@@ -82,6 +83,8 @@ class Work:
     ) -> None:
         self.cell, self.told, self.device, self.sources = cell, told, device, sources
         self.folder = folder_of(out, cell)
+        self.found: dict[Which, Result] = {}
+        self.code = [records.commit()]
         self.release = sources.release(cell.data)
         self.hashes = sources.features(cell.data, cell.features)  # a feature that is not there ends it here
         from recommender import data
@@ -104,6 +107,13 @@ class Work:
             earlier = {"config_hash": old["config_hash"], "split_hash": old["split_hash"]}
             record["earlier"] = [*old["earlier"], earlier | {"tested": old["test"] is not None}]
         files.write_json(self.cell.file, record)
+        self._keep()
+
+    def _keep(self) -> None:
+        """What was evaluated, in the run's folder too, as `dualview evaluate` keeps it. After the record: see above."""
+        if not self.cell.baseline:
+            for which, result in self.found.items():
+                Run(self.folder).write_evaluation(which, result, self.split)
 
     # ---- a baseline
 
@@ -150,10 +160,7 @@ class Work:
         environment = files.read_json(self.folder / "environment.json")
         cost = _cost(parameters, history, kept["best_epoch"], evaluation, environment["threads"])
         weights = files.sha256_file(self.folder / "checkpoint" / checkpoint.BEST)
-        record = self._record(found, kept["best_epoch"], kept["epochs"], cost, environment, weights)
-        if test:
-            run.write_metrics(test=record["test"]["metrics"])
-        return record
+        return self._record(found, kept["best_epoch"], kept["epochs"], cost, environment, weights)
 
     def _features(self) -> Mapping[str, Any]:
         from recommender import data
@@ -186,6 +193,8 @@ class Work:
                 then.get(part) == now[part] for part in now if part not in ("config", SHUFFLE)
             )
             if same:
+                self.code = list(dict.fromkeys([*then.get("code", []), *self.code]))
+                files.write_json(note, then | {"code": self.code})
                 return
             self.told("what was begun here had other options or data; it is begun anew")
             note.unlink()
@@ -194,7 +203,7 @@ class Work:
         for path in self.folder.iterdir():
             if path.name != LOG:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        files.write_json(note, now)
+        files.write_json(note, now | {"code": self.code})
 
     def _begin_facts(self) -> dict[str, Any]:
         """What a cell was begun with: all but its options must be the very same to go on."""
@@ -213,14 +222,10 @@ class Work:
         found = self._evaluated(score, wanted)
         opened = {"test": records.figures(found["test"]) | {"opened": now()}}
         files.write_json(self.cell.file, record | opened)
-        if not self.cell.baseline:
-            from recommender.runs import Run
-
-            Run(self.folder).write_metrics(test=opened["test"]["metrics"])
+        self._keep()
 
     def _kept_scorer(self, record: dict[str, Any]) -> Callable[[Which], ScoreFn]:
         from recommender import checkpoint
-        from recommender.runs import Run
 
         weights = self.folder / "checkpoint" / checkpoint.BEST
         if not weights.exists():
@@ -245,6 +250,7 @@ class Work:
             which: evaluate(score(which), self.split, which, KS, repeat=self.cell.config.repeat)
             for which in wanted
         }
+        self.found = found
         by_user = {which: records.of_users(result, self.split) for which, result in found.items()}
         if "valid" not in by_user:
             by_user["valid"] = records.ranks(self.cell.ranks_file)["rank_valid"].to_numpy()
@@ -289,7 +295,7 @@ class Work:
             "cost": cost,
             "checkpoint_sha256": weights,
             "environment": environment,
-            "code": records.commit(),
+            "code": " ".join(str(one) for one in self.code if one) or None,
             "written": now(),
             "earlier": [],
         }

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -21,11 +22,13 @@ from featurestore.errors import BadInput, Conflict, NotFound
 from featurestore.recipe import Recipe
 from featurestore.store import Store
 from ingest.fuse.stored import Tokens, Vectors
+from recommender.audit import HOLDS, Check
 from recommender.data import split_of
 from recommender.evaluate import evaluate
 from recommender.model import scorer
 from recommender.runs import Run
 from recommender.study import Cell, Study, results, runner
+from recommender.study.audited import Audited, audited
 from recommender.study.claims import claim, taken
 from recommender.study.plan import plan
 from recommender.study.records import ranks
@@ -115,8 +118,8 @@ def without_a_stores_packages(folder: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(shadows), str(ROOT)]), "OMP_NUM_THREADS": "1"}
 
 
-def command(study: Study, *args: str) -> list[str]:
-    return [sys.executable, "-m", "dualview", "study", "run", str(study.path), *args]
+def command(study: Study, *args: str, verb: str = "run") -> list[str]:
+    return [sys.executable, "-m", "dualview", "study", verb, str(study.path), *args]
 
 
 # ---- reading
@@ -412,6 +415,79 @@ def test_shuffling_changes_what_is_learnt_and_the_cell(study: Callable[..., Stud
     assert after is not None
     assert after["checkpoint_sha256"] != before["checkpoint_sha256"]
     assert after["shuffle"] == ["text"]
+
+
+@pytest.mark.parametrize("shuffle", ["", 'shuffle = ["text"]'])
+def test_cells_are_audited_on_their_release_with_the_vectors_that_they_read(
+    study: Callable[..., Study], tmp_path: Path, shuffle: str
+) -> None:
+    read, out = study(f"{ONE}{shuffle}\n"), tmp_path / "out"
+    for one in read.cells():
+        work(read, one, out, test=one.name.endswith("text--0"), device="cpu")
+    found = {one.cell: one for one in audited(read, read.cells(), out)}
+    assert list(found) == ["shop--sasrec--id--0", "shop--sasrec--text--0"]
+    for each in found.values():
+        assert each.audit is not None
+        assert [(c.name, c.because) for c in each.audit.checks if c.verdict != HOLDS] == []
+    opened = {name: audit_of(one)["test"].because for name, one in found.items()}
+    assert opened == {
+        "shop--sasrec--id--0": "it was never opened for this cell",
+        "shop--sasrec--text--0": "opened once, by the weights that are kept: training had ended",
+    }
+    ask = command(read, "--out", str(out), verb="audit")
+    told = subprocess.run([*ask, "--json"], capture_output=True, check=True)
+    cells = json.loads(told.stdout)["cells"]
+    assert [one["verdicts"]["violated"] for one in cells] == [0, 0]
+    # weights that learnt on after the test was opened
+    kept = out / "runs" / "shop--sasrec--text--0" / "checkpoint"
+    (kept / "best.safetensors").write_bytes((kept / "best.safetensors").read_bytes()[:-1] + b"\0")
+    after = subprocess.run(ask, capture_output=True, text=True)
+    assert after.returncode == 1
+    assert "test is violated: the weights are not those" in " ".join(after.stderr.split())
+
+
+def audit_of(found: Audited) -> dict[str, Check]:
+    assert found.audit is not None
+    return {check.name: check for check in found.audit.checks}
+
+
+def test_a_cells_run_keeps_its_figures_and_ranks_as_evaluate_does(
+    study: Callable[..., Study], tmp_path: Path
+) -> None:
+    read = study()
+    one = cell(read, "shop--sasrec--id--0")
+    work(read, one, tmp_path / "out", test=True, device="cpu")
+    run, record = Run(tmp_path / "out" / "runs" / one.name), one.record()
+    assert record is not None
+    assert run.metrics()["test"]["metrics"] == record["test"]["metrics"]
+    assert run.metrics()["test"]["split_hash"] == record["split_hash"]
+    for which in ("valid", "test"):
+        users = pq.read_table(run.folder / f"{which}_users.parquet")
+        given = ranks(one.ranks_file)[f"rank_{which}"].to_numpy()
+        assert users["rank"].to_pylist() == given[given > 0].tolist()
+        assert users.schema.names == ["user_id", "item_id", "rank", "candidates"]
+
+
+def test_a_record_names_every_version_of_the_code_that_trained_it(
+    study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = study()
+    one = cell(read, "shop--sasrec--id--0")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recommender.study.records.commit", lambda: "aaaa")
+    with monkeypatch.context() as patched:
+        patched.setattr("recommender.fit.fit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            work(read, one, tmp_path / "out", device="cpu")
+    for commit in ("bbbb", "bbbb"):
+        monkeypatch.setattr("recommender.study.records.commit", lambda commit=commit: commit)
+        work(read, one, tmp_path / "out", device="cpu")
+    record = one.record()
+    assert record is not None
+    assert record["code"] == "aaaa bbbb"
 
 
 def test_a_cell_of_other_options_is_outdated_and_done_anew_only_when_asked(

@@ -506,3 +506,19 @@ def test_labels_keep_their_order_and_the_gap_within_the_panel() -> None:
     crowded = np.sort(panels.spaced([0.5] * 7, 0.5, 0.0, 1.0))
     assert (crowded[0], crowded[-1]) == pytest.approx((0.0, 1.0))
     assert panels.spaced([], 0.1, 0.0, 1.0) == []
+
+
+def test_towers_are_compared_over_the_seeds_that_both_have(tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    write_grid(folder, data=DATA[:1], backbones=BACKBONES[:1])
+    tower = next(name for name in TOWERS if name != "id")
+    (gone,) = folder.glob(f"*--{tower}--{SEEDS[-1]}.json")
+    gone.unlink()
+    found = analyse(grid(data=DATA[:1], backbones=BACKBONES[:1]), report.read_cells(folder))
+    of = {one["tower"]: one for one in found.comparisons if one["metric"] == "NDCG@10"}
+    assert {name: one["seeds"] for name, one in of.items()} == {
+        name: len(SEEDS) - (name == tower) for name in TOWERS if name != "id"
+    }
+    shared = [json.loads(path.read_text()) for path in sorted(folder.glob("*--id--*.json"))][: len(SEEDS) - 1]
+    expected = np.mean([cell["test"]["metrics"]["NDCG@10"] for cell in shared])
+    assert of[tower]["reference"] == pytest.approx(expected)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dualview.demo.catalogue import Catalogue, CatalogueSettings, draw_catalogue
 from dualview.demo.taste import STYLE, THEME, Log, TasteSettings, draw_log
@@ -23,6 +24,9 @@ from dualview.demo.truth import attained, drawn_with, make_shop, target_ranks
 from dualview.store import Store
 from featurestore import files
 from featurestore.errors import Conflict
+from recommender.cold import users_of
+from recommender.data import split_of
+from recommender.study import Study
 
 HERE = Path(__file__).parent
 CATALOGUE = CatalogueSettings(items=1000, late=0.15, late_days=20, seed=3)
@@ -30,10 +34,12 @@ TASTE = TasteSettings(users=8000)
 KNOWING = {"style and theme": (STYLE, THEME), "theme": (THEME,), "style": (STYLE,), "neither": ()}
 
 
-def attainable(catalogue: Catalogue, log: Log) -> dict[str, Any]:
+def attainable(catalogue: Catalogue, log: Log, customers: NDArray[np.bool_] | None = None) -> dict[str, Any]:
     """NDCG@10 and HR@10 on each customer's last event, of rankings by the generator's own probabilities that know style
-    and theme of the items, or one of the two, or neither; and the share that is lost against knowing both."""
-    found = {name: attained(target_ranks(catalogue, log, known)) for name, known in KNOWING.items()}
+    and theme of the items, or one of the two, or neither; and the share that is lost against knowing both. customers:
+    (n,) of whom; None for all."""
+    asked = slice(None) if customers is None else customers
+    found = {name: attained(target_ranks(catalogue, log, known)[asked]) for name, known in KNOWING.items()}
     whole = found["style and theme"]["NDCG"]
     return {
         name: {key: round(value, 4) for key, value in figures.items()}
@@ -76,21 +82,31 @@ def import_labels(store: Store, shop: Path) -> int:
     return written
 
 
+def of_hidden(store: Store, log: Log) -> NDArray[np.bool_]:
+    """(n_users,) which customers' last event is of a product that the study hides."""
+    split = split_of(
+        store.release("latest"), Study.read(HERE / "study.toml").select(data=["hidden"])[0].config
+    )
+    return np.isin(np.array(log.user_ids), split.log.user_ids[users_of(split)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the shop of the study and fill its store.")
     parser.add_argument("folder", type=Path, help="where shop and store go")
     folder = parser.parse_args().folder
     catalogue = draw_catalogue(CATALOGUE)
     log = draw_log(catalogue, TASTE)
+    hidden = of_hidden(build(folder), log)
     told = {
         "catalogue": asdict(CATALOGUE),
         "taste": asdict(TASTE),
         "events": len(log.items),
         "attainable": attainable(catalogue, log),
+        "attainable on hidden": attainable(catalogue, log, hidden),
+        "customers of hidden": int(hidden.sum()),
     }
     files.write_json(HERE / "truth.json", told)
-    build(folder)
-    print(folder / "store", told["attainable"])
+    print(folder / "store", told)
 
 
 if __name__ == "__main__":
