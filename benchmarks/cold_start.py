@@ -52,6 +52,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "dmesr-no-id": {"tower": "dmesr", "id": False},
 }
 FIGURES = ("HR@10", "NDCG@10")
+PROTOCOL = ("split", "k_core", "repeat", "hide_items", "hide_seed")
 
 
 def config_of(arm: str, seed: int, hidden_by: int, features: str, options: Mapping[str, Any]) -> Config:
@@ -170,6 +171,10 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args(given)
     opened, options = release.open(asked.store, asked.release), parse_options(asked.set)
+    if of_protocol := [name for name in PROTOCOL if name in options]:
+        parser.error(
+            f"{', '.join(of_protocol)}: what is held out and how it is ranked is the same for all here"
+        )
     folder = asked.out / ("choice" if asked.choose else "test")
     folder.mkdir(parents=True, exist_ok=True)
     for seed in asked.seeds:
@@ -180,9 +185,11 @@ def main(given: Sequence[str] | None = None) -> None:
             files.write_json(place, floor_rows(split, stored, asked.choose))
         for arm in asked.arms:
             place = folder / f"{arm}--{seed}.json"
-            if place.exists():
-                continue
             config = config_of(arm, seed, hidden_by, asked.features, options)
+            if place.exists():
+                if files.read_json(place)["config"] != config.model_dump(mode="json"):
+                    parser.error(f"{place} is of other options: give another --out")
+                continue
             run = folder / "runs" / f"{arm}--{seed}"
             source = split if asked.choose else opened
             found = trained(source, split, stored, config, run, asked.device)

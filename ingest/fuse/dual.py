@@ -7,7 +7,7 @@ of its own; each side attends to the other, c~ = norm(pool(C + attention(C to F)
 C))), where the weights of a gated pool are told by the tokens before attention.
 
 Attention over a single token has nothing to choose from: its softmax is 1 and it is a linear map. Where a side has one
-token for every item, the module says so when it is made.
+token for most items, the module says so when it is made.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ingest.fuse.scaling import Scaling, check_width, key
 from ingest.fuse.stored import Stored, Tokens
 
 Attend = Literal["both", "coarse", "fine", "none"]
+HALF = 0.5
 
 
 class OneToken(UserWarning):
@@ -131,8 +132,10 @@ class Side(nn.Module):
         self.missing = nn.Parameter(torch.zeros(width))
 
     @property
-    def most(self) -> int:
-        return sum(source.most for source in self.sources)
+    def single(self) -> float:
+        """Share of items with one token at most."""
+        counts = torch.stack([source.there.sum(dim=1) for source in self.sources]).sum(dim=0)
+        return float((counts <= 1).double().mean())
 
     def forward(self, found: Mapping[str, tuple[Tensor, Tensor]], hidden: float) -> tuple[Tensor, Tensor]:
         """found: what each source gave. hidden: share of tokens that are as if they were not there."""
@@ -167,7 +170,7 @@ class DualView(nn.Module):
     any reads the other side's tokens, so that a catalogue without descriptions, or without text, has two views still.
     fitted: scalings of one that was fitted before.
 
-    Warns `OneToken` where a side that is attended to has one token for every item.
+    Warns `OneToken` where a side that is attended to has one token at most for more than half of the items.
     """
 
     def __init__(
@@ -222,11 +225,13 @@ class DualView(nn.Module):
         read = {"both": "coarse fine", "coarse": "fine", "fine": "coarse", "none": ""}[self.fusion.attend]
         for side in read.split():
             given: Side = getattr(self, side)
-            if given.most == 1:
+            if given.single > HALF:
+                share = "an item" if given.single == 1 else f"in {given.single:.0%} of the items"
+                names = ", ".join(source.name for source in given.sources)
                 warnings.warn(
-                    f"the {side} side has one token an item ({given.sources[0].name}): attention to it has nothing to "
-                    "choose from and is a linear map; give that side several features, or one of several vectors an "
-                    "item (kind embed_tokens)",
+                    f"the {side} side has one token {share} ({names}): attention to it has nothing to choose from "
+                    "there and is a linear map; give that side several features, or one of several vectors an item "
+                    "(kind embed_tokens), in shorter parts (chunk_words)",
                     OneToken,
                     stacklevel=3,
                 )

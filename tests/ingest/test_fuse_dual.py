@@ -220,6 +220,21 @@ def test_attention_to_one_token_an_item_is_told_and_nothing_else_is(
     assert all(w.category is OneToken for w in found)
 
 
+def test_one_item_of_two_tokens_does_not_silence_it() -> None:
+    """What counts is how many items have a choice."""
+    given = catalogue()
+    chunks = given["chunks"]
+    assert isinstance(chunks, Tokens)
+    for most, told in ((1, f"one token in {1 - 1 / len(chunks):.0%} of the items"), (len(chunks), "")):
+        counts = np.where(np.arange(len(chunks)) < most, 2, 1)
+        few = Tokens(np.ones((int(counts.sum()), chunks.width), np.float32), np.r_[0, np.cumsum(counts)])
+        few.values[:] = np.random.default_rng(0).normal(size=few.values.shape)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            DualView(given | {"chunks": few}, ("text",), ("chunks",), Fusion(WIDTH, attend="coarse"))
+        assert [told in str(w.message) for w in found] == ([True] if told else [])
+
+
 def test_with_one_token_a_side_the_view_that_asks_is_linear_in_the_other_side() -> None:
     """The collapse that the warning speaks of: without residual, what asks is not heard."""
     stored = catalogue()
