@@ -1,8 +1,8 @@
 """LLM-ESR's dual view: an item is its stored vectors through an adapter beside its id, each a sequence of its own.
 
 Liu et al., NeurIPS 2024 (arXiv 2405.20646), section 3.2: the semantic view is a frozen embedding through two linear
-layers (`adapter=bottleneck`); the collaborative view is an id that begins as a PCA of it. The backbone is shared; attention between the two
-sequences is `backbones.views`, self-distillation from similar users `recommender.distill`.
+layers (`adapter=bottleneck`); the collaborative view is an id that begins as a PCA of it. The backbone is shared;
+attention between the two sequences is `backbones.views`, self-distillation from similar users `recommender.distill`.
 """
 
 from __future__ import annotations
