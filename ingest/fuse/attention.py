@@ -18,20 +18,34 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)  # softmax would not see it
         self.value, self.outward = nn.Linear(width, width), nn.Linear(width, width)
         self.drop = nn.Dropout(dropout)
+        self.register_load_state_dict_pre_hook(_without_keys_bias)  # type: ignore[no-untyped-call]
 
     def shares(self, queries: Tensor, others: Tensor, there: Tensor) -> Tensor:
-        """(n, H, Q, K): how much of each other token a query reads; 1 in all, before dropout."""
+        """(n, H, Q, K): how much of each other token a query reads; 1 in all, before dropout.
+
+        (W_q x + b_q) . W_k y = x . (W_q^T W_k) y + (b_q . W_k) y, so only the side with fewer tokens an item goes
+        through a map, that of both.
+        """
         n, asking, width = queries.shape
-        size = width // self.heads
-        query = self.query(queries).view(n, asking, self.heads, size).transpose(1, 2)
-        key = self.key(others).view(n, others.shape[1], self.heads, size).permute(0, 2, 3, 1)
-        seen = there[:, None, None] if there.dim() == 2 else there[:, None]
-        scores = (query @ key / math.sqrt(size)).masked_fill(~seen, -math.inf)
-        result: Tensor = self.drop(scores.softmax(dim=-1))
-        return result
+        offering, heads, size = others.shape[1], self.heads, width // self.heads
+        query, key = (linear.weight.view(heads, size, width) for linear in (self.query, self.key))
+        both = query.transpose(1, 2) @ key / math.sqrt(size)  # (H, d of a query, d of another)
+        own = (self.query.bias.view(heads, 1, size) @ key).view(heads, width) / math.sqrt(size)
+        if asking <= offering:
+            asked = (queries @ both.transpose(0, 1).reshape(width, -1)).view(n, asking * heads, width)
+            asked = asked + own.repeat(asking, 1)
+            scores = (asked @ others.transpose(1, 2)).view(n, asking, heads, offering)
+        else:
+            offered = (others @ both.permute(2, 0, 1).reshape(width, -1)).view(n, offering * heads, width)
+            scores = (queries @ offered.transpose(1, 2)).view(n, asking, offering, heads)
+            scores = (scores + (others @ own.T)[:, None]).transpose(2, 3)
+        seen = there[:, None, None] if there.dim() == 2 else there[:, :, None]
+        result: Tensor = self.drop(scores.masked_fill(~seen, -math.inf).softmax(dim=-1))
+        return result.transpose(1, 2)
 
     def forward(self, queries: Tensor, others: Tensor, there: Tensor) -> Tensor:
         """there: (n, K) bool, which of the others are read; or (n, Q, K), for each query apart."""
@@ -56,6 +70,11 @@ class CrossAttention(nn.Module):
         times = share.sum(dim=-1, keepdim=True) * self.value.bias.view(self.heads, -1)
         found = torch.nn.functional.linear(mixed + times.reshape(n, width), self.outward.weight)
         return found + weights.sum(dim=-1, keepdim=True) * self.outward.bias
+
+
+def _without_keys_bias(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Weights of before keys lost their bias are read: it never changed anything."""
+    state.pop(f"{prefix}key.bias", None)
 
 
 class Pool(nn.Module):

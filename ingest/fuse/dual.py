@@ -140,11 +140,14 @@ class Side(nn.Module):
     def forward(self, found: Mapping[str, tuple[Tensor, Tensor]], hidden: float) -> tuple[Tensor, Tensor]:
         """found: what each source gave. hidden: share of tokens that are as if they were not there."""
         own = [found[source.name] for source in self.sources]
-        tokens = torch.cat([tokens for tokens, _ in own], dim=1)
-        there = torch.cat([there for _, there in own], dim=1)
+        tokens, there = own[0]
+        if len(own) > 1:
+            tokens, there = (torch.cat(parts, dim=1) for parts in zip(*own, strict=True))
         if hidden > 0:
             there = there & (torch.rand(there.shape, device=there.device) >= hidden)
         none = ~there.any(dim=1)
+        if not none.any():
+            return tokens, there
         first = torch.zeros_like(there)
         first[:, 0] = none
         return torch.where(first[..., None], self.missing, tokens), there | first

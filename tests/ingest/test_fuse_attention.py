@@ -33,13 +33,21 @@ def test_it_is_torchs_own_attention_with_the_same_weights(heads: int) -> None:
     theirs = nn.MultiheadAttention(WIDTH, heads, batch_first=True, dtype=torch.float64).eval()
     with torch.no_grad():
         theirs.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
-        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        # whatever the keys' bias is, no share depends on it
+        theirs.in_proj_bias.copy_(torch.cat([ours.query.bias, torch.randn(WIDTH), ours.value.bias]))
         theirs.out_proj.weight.copy_(ours.outward.weight)
         theirs.out_proj.bias.copy_(ours.outward.bias)
     queries, others, there = tokens(ASKING), tokens(OTHERS, seed=3), mask()
     expected, _ = theirs(queries, others, others, key_padding_mask=~there)
     found = ours(queries, others, there)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_weights_of_before_keys_lost_their_bias_are_read() -> None:
+    ours, other = made(2), made(2)
+    other.load_state_dict(ours.state_dict() | {"key.bias": torch.ones(WIDTH)})
+    queries, others, there = tokens(ASKING), tokens(OTHERS, seed=3), mask()
+    assert torch.equal(ours(queries, others, there), other(queries, others, there))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
