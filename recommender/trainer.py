@@ -58,7 +58,9 @@ class Plan:
 
 @dataclass
 class Progressed:
-    """Where training stands; all of it is kept in a checkpoint. place, sums, seconds: of the epoch that was begun."""
+    """Where training stands; all of it is kept in a checkpoint. place, sums and both seconds: of the epoch that was
+    begun.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -69,6 +71,7 @@ class Progressed:
     place: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class Trainer:
@@ -123,7 +126,7 @@ class Trainer:
         return self.at
 
     def _epoch(self, beat: Callable[[int, int], None]) -> Row:
-        begun = time.perf_counter() - self.at.seconds
+        begun, cpu_begun = time.perf_counter() - self.at.seconds, time.process_time() - self.at.cpu_seconds
         number, total, saved = self.at.epoch + 1, len(self.batches), self.at.place
         self.objective.train()
         sums: dict[str, Tensor | float] = dict(self.at.sums)
@@ -143,12 +146,22 @@ class Trainer:
             stepped = place % self.plan.accumulate == 0
             if self.plan.save_every and stepped and place - self.at.place >= self.plan.save_every:
                 self.at.place, self.at.seconds = place, time.perf_counter() - begun
+                self.at.cpu_seconds = time.process_time() - cpu_begun
                 self.at.sums = {name: float(each) for name, each in sums.items()}
                 self.save()
-        self.at.epoch, self.at.place, self.at.sums, self.at.seconds = number, 0, {}, 0.0
+        self.at.epoch, self.at.place, self.at.sums, self.at.seconds, self.at.cpu_seconds = (
+            number,
+            0,
+            {},
+            0.0,
+            0.0,
+        )
         give_memory_back()
-        means = {name: float(each) / total for name, each in sums.items()}
-        return {"epoch": number, **means, "seconds": round(time.perf_counter() - begun, 2)}
+        row = {"epoch": number} | {name: float(each) / total for name, each in sums.items()}
+        row["seconds"] = round(time.perf_counter() - begun, 2)
+        if self.device.type == "cpu":  # of all threads; other work on the machine does not count in it
+            row["cpu_seconds"] = round(time.process_time() - cpu_begun, 3)
+        return row
 
     def _learn(self, loss: Tensor, place: int, total: int) -> None:
         """Gradients of a batch, and a step once as many batches as make one have theirs; each counts alike."""

@@ -318,13 +318,22 @@ def _cost(
     evaluation: float,
     threads: int | None,
 ) -> dict[str, Any]:
-    """parameters; epoch_seconds: mean, without validation; seconds_to_best and seconds: of epochs with validations."""
-    epochs = [float(row["seconds"]) for row in history]
-    whole = [float(row["seconds"]) + float(row.get("valid_seconds", 0.0)) for row in history]
+    """parameters; epoch_seconds: mean, without validation; seconds_to_best and seconds: of epochs with validations.
+
+    On a CPU the first two are processor seconds over threads, so that a busy machine makes nothing dearer.
+    """
+    epochs = [
+        row["cpu_seconds"] / threads if threads and "cpu_seconds" in row else float(row["seconds"])
+        for row in history
+    ]
+    checked = [float(row.get("valid_seconds", 0.0)) for row in history]
+    whole = [float(row["seconds"]) + valid for row, valid in zip(history, checked, strict=True)]
     return {
         "parameters": parameters,
         "epoch_seconds": round(sum(epochs) / len(epochs), 4) if epochs else None,
-        "seconds_to_best": round(sum(whole[:best_epoch]), 3) if best_epoch else None,
+        "seconds_to_best": round(sum(epochs[:best_epoch]) + sum(checked[:best_epoch]), 3)
+        if best_epoch
+        else None,
         "seconds": round(sum(whole), 3),
         "evaluation_seconds": evaluation,
         "threads": threads,
