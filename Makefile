@@ -19,7 +19,7 @@ help:
 	@echo "make soak    set up, then kill, hammer and question stores for longer: KILLS=200 random deaths, SEED= to repeat one"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   speed against the parts we build on and against peers, as ratios"
-	@echo "make study-demo  what pictures and words are worth to each model, on a drawn shop (half an hour on a core)"
+	@echo "make study-demo  what pictures and words are worth to each model, on a drawn shop (two hours on a core)"
 	@echo "make clean   remove the virtual environment and caches"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -55,6 +55,7 @@ study-demo: $(STAMP)
 	@$(BIN)/python -m benchmarks.studies.demo.build benchmarks/out/study-demo
 	@$(BIN)/dualview study run $(STUDY)/study.toml --out benchmarks/out/study-demo/work --jobs 1 --test
 	@$(BIN)/dualview study report $(STUDY)/study.toml --out $(STUDY)
+	@$(BIN)/python -m benchmarks.studies.demo.among benchmarks/out/study-demo/work
 	@$(BIN)/python -m benchmarks.studies.demo.against_truth
 
 clean:

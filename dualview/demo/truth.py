@@ -106,18 +106,27 @@ def _information(a: Ints, b: Ints) -> float:
     return float((joint[some] * np.log(joint[some] / expected[some])).sum())
 
 
-def target_ranks(catalogue: Catalogue, log: Log, known: Collection[str] = (STYLE, THEME)) -> Ints:
+def target_ranks(
+    catalogue: Catalogue,
+    log: Log,
+    known: Collection[str] = (STYLE, THEME),
+    among: NDArray[np.bool_] | None = None,
+) -> Ints:
     """(n_users,) 1-based ranks of each user's last event by the generator's own probabilities (full catalogue, no item
     twice; of equal probabilities the lower row is first).
 
     known: of "style" and "theme", those that the ranking can tell. A recommender whose pictures say nothing knows the
-    theme alone, and one whose texts say nothing the style alone; category, appeal and tastes are known to all."""
+    theme alone, and one whose texts say nothing the style alone; category, appeal and tastes are known to all.
+
+    among: (n_items,) rank among these only; the rank of a user whose last event is of another item means nothing."""
     shop, offsets = Shop(catalogue.latents, known), log.offsets
     ranks = np.zeros(len(offsets) - 1, dtype=np.int64)
     for user, at in enumerate((offsets[1:] - 1).tolist()):
         history, target = log.items[offsets[user] : at], int(log.items[at])
         day = (int(log.times[at]) - EPOCH) / DAY
         chances = shop.distribution(log.settings, log.tastes[user], history, day, 1 / log.settings.session)
+        if among is not None:
+            chances = np.where(among, chances, -1.0)
         ranks[user] = _rank(chances, target)
     return ranks
 

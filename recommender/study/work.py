@@ -217,16 +217,22 @@ class Work:
 
     def _open_test(self, record: dict[str, Any]) -> None:
         """The test set of a cell that was trained without: once, from its kept weights."""
-        score = self._scorer if self.cell.baseline else self._kept_scorer(record)
+        score = self.kept_scorer(record)
         wanted: tuple[Which, ...] = ("test",) if self.cell.ranks_file.exists() else ("valid", "test")
         found = self._evaluated(score, wanted)
         opened = {"test": records.figures(found["test"]) | {"opened": now()}}
         files.write_json(self.cell.file, record | opened)
         self._keep()
 
-    def _kept_scorer(self, record: dict[str, Any]) -> Callable[[Which], ScoreFn]:
+    def kept_scorer(self, record: dict[str, Any]) -> Callable[[Which], ScoreFn]:
+        """What scores as the cell's record tells of: a baseline, or the kept weights.
+
+        Raises BadInput where the weights are not there, Conflict where they are others.
+        """
         from recommender import checkpoint
 
+        if self.cell.baseline:
+            return self._scorer
         weights = self.folder / "checkpoint" / checkpoint.BEST
         if not weights.exists():
             raise BadInput(

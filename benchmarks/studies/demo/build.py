@@ -34,12 +34,19 @@ TASTE = TasteSettings(users=8000)
 KNOWING = {"style and theme": (STYLE, THEME), "theme": (THEME,), "style": (STYLE,), "neither": ()}
 
 
-def attainable(catalogue: Catalogue, log: Log, customers: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+Bool = NDArray[np.bool_]
+
+
+def attainable(
+    catalogue: Catalogue, log: Log, customers: Bool | None = None, among: Bool | None = None
+) -> dict[str, Any]:
     """NDCG@10 and HR@10 on each customer's last event, of rankings by the generator's own probabilities that know style
     and theme of the items, or one of the two, or neither; and the share that is lost against knowing both. customers:
-    (n,) of whom; None for all."""
+    (n_users,) of whom; None for all. among: (n_items,) which products are ranked; None for all."""
     asked = slice(None) if customers is None else customers
-    found = {name: attained(target_ranks(catalogue, log, known)[asked]) for name, known in KNOWING.items()}
+    found = {
+        name: attained(target_ranks(catalogue, log, known, among)[asked]) for name, known in KNOWING.items()
+    }
     whole = found["style and theme"]["NDCG"]
     return {
         name: {key: round(value, 4) for key, value in figures.items()}
@@ -82,12 +89,13 @@ def import_labels(store: Store, shop: Path) -> int:
     return written
 
 
-def of_hidden(store: Store, log: Log) -> NDArray[np.bool_]:
-    """(n_users,) which customers' last event is of a product that the study hides."""
+def of_hidden(store: Store, catalogue: Catalogue, log: Log) -> tuple[Bool, Bool]:
+    """Which customers' last event (n_users,) is of a product that the study hides, and which (n_items,) those are."""
     split = split_of(
         store.release("latest"), Study.read(HERE / "study.toml").select(data=["hidden"])[0].config
     )
-    return np.isin(np.array(log.user_ids), split.log.user_ids[users_of(split)])
+    customers = np.isin(np.array(log.user_ids), split.log.user_ids[users_of(split)])
+    return customers, np.isin(np.array(catalogue.latents.item_ids), split.log.item_ids[split.is_hidden])
 
 
 def main() -> None:
@@ -96,14 +104,14 @@ def main() -> None:
     folder = parser.parse_args().folder
     catalogue = draw_catalogue(CATALOGUE)
     log = draw_log(catalogue, TASTE)
-    hidden = of_hidden(build(folder), log)
+    customers, hidden = of_hidden(build(folder), catalogue, log)
     told = {
         "catalogue": asdict(CATALOGUE),
         "taste": asdict(TASTE),
         "events": len(log.items),
         "attainable": attainable(catalogue, log),
-        "attainable on hidden": attainable(catalogue, log, hidden),
-        "customers of hidden": int(hidden.sum()),
+        "attainable among hidden": attainable(catalogue, log, customers, hidden),
+        "customers of hidden": int(customers.sum()),
     }
     files.write_json(HERE / "truth.json", told)
     print(folder / "store", told)
