@@ -174,7 +174,7 @@ def popularity(findings: Findings, ink: Ink) -> Figure:
         axes.set_ylim(low, high)
         right = places[-1]
         axes.set_xlim(places[0] - 0.3, right + 0.42 + 0.13 * longest(list(findings.study.towers)))
-        under = [f"\n{reference} {number(base)}" if compared else "" for base in zero]
+        under = [f"\n{number(base)}" if compared else "" for base in zero]
         axes.set_xticks(
             places,
             [
@@ -191,9 +191,8 @@ def popularity(findings: Findings, ink: Ink) -> Figure:
             axes.plot([right + 0.1, right + 0.32], [value, at], color=colour, linewidth=0.8)
             axes.text(right + 0.36, at, tower, fontsize=7.5, color=ink.text, va="center")
         if last:
-            axes.set_xlabel(
-                "training events of the target; share of users", color=ink.text, fontsize=9, loc="left"
-            )
+            told = "training events of the target; share of users" + (f"; {reference}" if compared else "")
+            axes.set_xlabel(told, color=ink.text, fontsize=9, loc="left")
         if first:
             label = f"{MAIN} above {reference}" if compared else MAIN
             axes.set_ylabel(label, color=ink.text, fontsize=9)
