@@ -201,7 +201,7 @@ def _limits(tables: Sequence[Table]) -> list[str]:
         told = ", ".join(_short(one) for one in sorted(codes))
         notes.append(f"Cells were trained by {len(codes)} versions of the code: {told}.")
     if any("-dirty" in one for one in codes):
-        notes.append("-dirty: files were edited that no commit holds.")
+        notes.append("-dirty: tracked files were edited since.")
     if len(threads) > 1:
         notes.append(
             f"Cells ran with {' and '.join(map(str, sorted(threads)))} threads, so their seconds do not compare."

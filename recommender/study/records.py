@@ -89,25 +89,31 @@ def figures(result: Result) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The git commit of this code, "-dirty" where files were edited since; None where it is not run from a checkout."""
+    """The git commit of this code, "-dirty" where code was edited since; None where it is not run from a checkout.
+
+    Records are no code: a study that replaces some of them does not make the next cells dirty.
+    """
     here = Path(__file__)
-    asked = (
-        ["git", "ls-files", "--error-unmatch", here.name],
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
+    found = _git(here, "rev-parse", "HEAD") if _git(here, "ls-files", here.name) else None
+    if not found:
+        return None
+    return found + (
+        "-dirty" if _git(here, "status", "--porcelain", "-uno", "--", ":(top,glob)**/*.py") else ""
     )
-    said = ""
-    for command in asked:
-        try:
-            done = subprocess.run(
-                command,
-                cwd=here.parent,
-                env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
-                capture_output=True,
-                text=True,
-                timeout=30,
-                check=True,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        said = done.stdout.strip()
-    return said or None
+
+
+def _git(here: Path, *asked: str) -> str | None:
+    """What git says, None where it fails or is not there."""
+    try:
+        done = subprocess.run(
+            ("git", *asked),
+            cwd=here.parent,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -27,7 +27,7 @@ from recommender.data import split_of
 from recommender.evaluate import evaluate
 from recommender.model import scorer
 from recommender.runs import Run
-from recommender.study import Cell, Study, results, runner
+from recommender.study import Cell, Study, records, results, runner
 from recommender.study.audited import Audited, audited
 from recommender.study.claims import claim, taken
 from recommender.study.plan import plan
@@ -735,3 +735,31 @@ def test_a_plan_says_what_cannot_be_done(study: Callable[..., Study], tmp_path: 
     )
     with pytest.raises(NotFound, match="data shop"):
         runner.run(away, away.cells(), tmp_path / "out")
+
+
+def test_a_commit_is_dirty_by_code_and_not_by_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*asked: str) -> str:
+        named = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        done = subprocess.run(
+            ("git", *named, *asked), cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    (tmp_path / "code").mkdir()
+    code, record = tmp_path / "code" / "some.py", tmp_path / "cells.json"
+    monkeypatch.setattr(records, "__file__", str(code))
+    assert records.commit() is None
+    git("init", "-q")
+    for path in (code, record):
+        path.write_text("1")
+    assert records.commit() is None
+    git("add", ".")
+    git("commit", "-qm", "all")
+    whole = git("rev-parse", "HEAD")
+    record.write_text("2")
+    (tmp_path / "untracked.py").write_text("3")
+    assert records.commit() == whole
+    code.write_text("2")
+    assert records.commit() == f"{whole}-dirty"
