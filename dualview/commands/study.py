@@ -202,14 +202,18 @@ def audit(
     if json:
         console.as_json({"study": read.name, "cells": [one.to_dict() for one in found]})
     else:
-        verdicts = [one.to_dict()["verdicts"] if one.audit else {} for one in found]
+        verdicts = (HOLDS, VIOLATED, UNKNOWN)
+        rows = [
+            [one.cell, *(one.to_dict()["verdicts"][v] if one.audit else None for v in verdicts), one.says]
+            for one in found
+        ]
+        told = any(one.says for one in found)
         console.table(
             f"{read.name}: {len(found):,} cells",
-            ["cell", HOLDS, VIOLATED, UNKNOWN, ""],
-            [[one.cell, *(of.get(v) for v in (HOLDS, VIOLATED, UNKNOWN)), one.says]
-             for one, of in zip(found, verdicts, strict=True)],
-            note="dualview study audit --json has every check with its reason and evidence",
-        )  # fmt: skip
+            ["cell", *verdicts, *(["why not"] if told else [])],
+            rows if told else [row[:-1] for row in rows],
+            note="--json has every check with its reason and evidence",
+        )
         for one in found:
             for check in one.audit.violated if one.audit else []:
                 console.warn(f"{one.cell}: {check.name} is violated: {check.because}")
