@@ -42,10 +42,10 @@ def audited(study: Study, cells: Sequence[Cell], out: Path) -> Iterator[Audited]
         record = cell.record()
         if cell.baseline or record is None:
             continue
-        run = Run(folder_of(out, cell))
+        folder = folder_of(out, cell)
         if state is State.OUTDATED:
             yield Audited(cell.name, None, f"outdated: {why}")
-        elif not (run.folder / "checkpoint" / checkpoint.BEST).exists():
+        elif not (folder / "checkpoint" / checkpoint.BEST).exists():
             yield Audited(cell.name, None, f"its run is not in {out}")
         else:
-            yield Audited(cell.name, audit.of(run, sources.release(cell.data), record))
+            yield Audited(cell.name, audit.of(Run(folder), sources.release(cell.data), record))

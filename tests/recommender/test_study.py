@@ -438,6 +438,8 @@ def test_cells_are_audited_on_their_release_with_the_vectors_that_they_read(
     told = subprocess.run([*ask, "--json"], capture_output=True, check=True)
     cells = json.loads(told.stdout)["cells"]
     assert [one["verdicts"]["violated"] for one in cells] == [0, 0]
+    elsewhere = [one.says for one in audited(read, read.cells(), tmp_path / "elsewhere")]
+    assert elsewhere == [f"its run is not in {tmp_path / 'elsewhere'}"] * 2
     # weights that learnt on after the test was opened
     kept = out / "runs" / "shop--sasrec--text--0" / "checkpoint"
     (kept / "best.safetensors").write_bytes((kept / "best.safetensors").read_bytes()[:-1] + b"\0")
