@@ -191,10 +191,14 @@ def _limits(tables: Sequence[Table]) -> list[str]:
         for cell in arm.cells.values()
     ]
     cut = [c for c in cells if c.get("best_epoch") is not None and c["best_epoch"] == c.get("epochs")]
+    fallen = [c for c in cut if c["config"].get("schedule") == "cosine"]
     if cut:
-        notes.append(
-            f"{len(cut)} of {len(cells)} cells were best in their last epoch: they might have gone on to improve."
-        )
+        why = "they might have gone on to improve"
+        if fallen:
+            why = f"the rate of {len(fallen)} had fallen to nothing by then" + (
+                f"; others: {why}" if fallen != cut else ""
+            )
+        notes.append(f"{len(cut)} of {len(cells)} cells were best in their last epoch: {why}.")
     threads = {int(cell["cost"]["threads"]) for cell in cells if (cell.get("cost") or {}).get("threads")}
     codes = {str(cell["code"]) for cell in cells if cell.get("code")}
     if len(codes) > 1:

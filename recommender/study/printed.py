@@ -122,10 +122,19 @@ def printed_wins(row: Row, reference: str) -> dict[str, str]:
 
 
 def headline(findings: Findings) -> str:
-    """One sentence: what the tower with most significant wins did."""
+    """One sentence: what the tower with most significant wins did, or how the reference stands above all."""
+    reference = next((row for row in findings.wins if row["tower"] == findings.study.reference), None)
     others = [row for row in findings.wins if row["tower"] != findings.study.reference and row["compared"]]
     if not others:
         return "Nothing can be compared yet."
+    if reference is not None and not any(row["above"] for row in others):
+        made = sum(row["compared"] for row in others)
+        below = sum(row["significantly_below"] for row in others)
+        return (
+            f"No tower is above {reference['tower']}: of {made} comparisons {below} are significantly below it, and it "
+            f"is the best tower in {reference['best']} of {reference['tables']} tables, significantly in "
+            f"{reference['significantly_best']}."
+        )
     first = max(others, key=lambda row: (row["significantly_above"], row["above"], row["median_gain"] or 0.0))
     return (
         f"{first['tower']} is above {findings.study.reference} in {first['above']} of {first['compared']} tables, "

@@ -199,13 +199,17 @@ def test_the_family_is_every_tower_against_the_reference_in_every_table(found: F
     assert {one["metric"] for one in found.comparisons} == {"NDCG@10", "HR@10", "MRR@10"}
 
 
-def test_a_tower_that_is_better_wins_everywhere_and_one_that_is_not_does_not(found: Findings) -> None:
+def test_a_tower_that_is_better_wins_everywhere_and_one_that_is_not_does_not(
+    found: Findings, folder: Path
+) -> None:
     wins = {row["tower"]: row for row in found.wins}
     assert wins["both"]["above"] == wins["both"]["significantly_above"] == wins["both"]["compared"] == 4
     assert wins["both"]["best"] == wins["both"]["significantly_best"] == 4
     assert wins["text"]["significantly_above"] == wins["text"]["significantly_below"] == 0
     assert wins["id"]["compared"] == 0
     assert "both is above id in 4 of 4 tables, significantly in 4" in printed.headline(found)
+    best = analyse(grid(reference="both"), report.read_cells(folder))
+    assert printed.headline(best).startswith("No tower is above both: of ")
 
 
 def test_floors_are_rows_that_nothing_is_compared_with(found: Findings) -> None:
