@@ -1,6 +1,6 @@
 """What two fused views of an item cost beside ids alone: steps of training on a log of MovieLens-1M's size.
 
-    python -m benchmarks.train_speed [--length 200] [--runs 5]
+    python -m benchmarks.train_speed [--length 200 50] [--runs 5]
 
 The log and the vectors are drawn at random (speed does not depend on them): 6,040 users, 3,416 items, 1,000,000 events;
 a text vector of 384 numbers, a picture's of 1,280, a further text's of 384, and 1 to 8 fine tokens of 384 an item. One
@@ -91,18 +91,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--length", type=int, default=50)
+    parser.add_argument("--length", type=int, nargs="+", default=[200, 50])
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     split = log()
     stored = features(split.log.n_items)
     rows = []
-    for views, backbone in itertools.product(("concat", "sum"), ("sasrec", "gru4rec", "bert4rec")):
-        shared = {"length": asked.length, "backbone": backbone}
+    every = itertools.product(asked.length, ("concat", "sum"), ("sasrec", "gru4rec", "bert4rec"))
+    for length, views, backbone in every:
+        shared = {"length": length, "backbone": backbone}
         case = Comparison(
-            f"{backbone}, dmesr, views {views}",
-            f"{STEPS} steps of {backbone} with two fused views ({views}) against ids alone, width 64",
+            f"{backbone}, length {length}, dmesr, views {views}",
+            f"{STEPS} steps of {backbone} at length {length} with two fused views ({views}) against ids alone, width 64, "
+            f"batch {BATCH}",
             steps(split, stored, **shared, **DMESR, views=views),
             steps(split, stored, **shared, items="id"),
             STEPS,
