@@ -103,8 +103,8 @@ def main() -> None:
         shared = {"length": length, "backbone": backbone}
         case = Comparison(
             f"{backbone}, length {length}, dmesr, views {views}",
-            f"{STEPS} steps of {backbone} at length {length} with two fused views ({views}) against ids alone, width 64, "
-            f"batch {BATCH}",
+            f"{STEPS} steps of {backbone} at length {length} with two fused views ({views}) against ids alone, width "
+            f"64, batch {BATCH}",
             steps(split, stored, **shared, **DMESR, views=views),
             steps(split, stored, **shared, items="id"),
             STEPS,
