@@ -57,6 +57,7 @@ READING = {
     "similar",
     "sql",
     "status",
+    "study audit",
     "study plan",
     "trace",
 }

@@ -174,7 +174,8 @@ def test_distilling_draws_similar_users_together(tmp_path: Path) -> None:
     split, given = ring(users=40), features()
     apart = {}
     for weight in (0.0, 20.0):
-        config = Config.of(**(SMALL | ESR | {"distill_weight": weight, "dropout": 0.0}))
+        own = ESR if weight else {name: value for name, value in ESR.items() if name != "distill_users"}
+        config = Config.of(**(SMALL | own | {"distill_weight": weight, "dropout": 0.0}))
         run = fit(split, config, tmp_path / str(weight), features=given, device="cpu")
         vectors = run.load_model(features=given).user_vectors(
             split.log.items, split.log.offsets[:-1], split.train_end

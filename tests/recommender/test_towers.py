@@ -193,10 +193,9 @@ def test_every_weight_is_learnt(name: str) -> None:
     objective(batch)["loss"].backward()
     found = {n for n, weight in objective.named_parameters() if weight.grad is None or not weight.grad.any()}
     parts = [
-        f"model.tower.view.to_{side}.{one}.{part}"
+        f"model.tower.view.to_{side}.{part}"
         for side in ("coarse", "fine")
-        for one in ("query", "key")
-        for part in ("weight", "bias")
+        for part in ("query.weight", "query.bias", "key.weight")
     ]
     # over one token an item a softmax is 1, whatever asks: `OneToken` warns of it
     assert found == (set(parts) if name == "dmesr, one feature" else set())
