@@ -62,7 +62,7 @@ def ranked(folder: Path) -> Ranked:
             put(ALL, cell, held.test[held.test > 0])
         else:
             put(NEW, cell, held.test[(held.test > 0) & (held.target_count == 0)])
-            apart = folder / AMONG.name / f"{cell['cell']}.parquet"
+            apart = folder / AMONG.name / f"{cell['cell']}.ranks.parquet"
             if apart.exists():
                 put(APART, cell, pq.read_table(apart)["rank"].to_numpy())
     return found

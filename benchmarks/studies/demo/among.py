@@ -34,7 +34,7 @@ def main() -> None:
     sources = Sources(study)
     files.make_folder(AMONG)
     for cell in study.select(data=["hidden"]):
-        record, place = cell.record(), AMONG / f"{cell.name}.parquet"
+        record, place = cell.record(), AMONG / f"{cell.name}.ranks.parquet"
         if record is None or record["test"] is None or place.exists():
             continue
         work = Work(cell, out, sources, "cpu", print)
