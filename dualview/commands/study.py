@@ -51,7 +51,10 @@ def plan(
     seed: OnlySeed = None,
     json: AsJson = False,
 ) -> None:
-    """List the cells with their resolved options, which are done, and how long the rest may take; write nothing."""
+    """List the cells with their resolved options, which are done, and how long the rest may take; write nothing.
+
+    Exit code 1 where a cell that is not done would fail, for want of a release or a feature.
+    """
     from dualview import console
     from recommender.study.plan import plan as planned
     from recommender.study.state import Sources
@@ -62,6 +65,8 @@ def plan(
         console.as_json({"study": read.name, **_counts(found), "cells": [one.to_dict() for one in found]})
     else:
         _print_plan(read, found)
+    if any(one.fails for one in found):
+        raise typer.Exit(1)
 
 
 @app.command("run")
@@ -350,8 +355,13 @@ def _print_plan(study: Study, found: list[Planned]) -> None:
         rows,
         note=f"options of all trained cells: {_told(shared) or 'defaults'}; dualview train --options says what each is",
     )
-    for says in dict.fromkeys(f"{one.cell.data}: {one.problem}" for one in found if one.problem):
-        console.warn(says)
+    fails: dict[str, int] = {}
+    for one in found:
+        if one.fails:
+            says = f"{one.cell.data}: {one.problem}"
+            fails[says] = fails.get(says, 0) + 1
+    for says, count in fails.items():
+        console.warn(f"{count:,} {'cell' if count == 1 else 'cells'} would fail: {says}")
     for one in found:
         if one.why:
             console.warn(f"{one.cell.name} is outdated: {one.why}")

@@ -26,6 +26,11 @@ class Planned:
     expected: float | None
 
     @property
+    def fails(self) -> bool:
+        """It is still to be trained, and could not be."""
+        return self.problem is not None and self.state in (State.NEW, State.OUTDATED)
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options that are not their defaults, without the axes."""
         return self.cell.told_options

@@ -730,7 +730,12 @@ def test_a_plan_says_what_cannot_be_done(study: Callable[..., Study], tmp_path: 
     here = study(ONE.replace('"id+text"', '"id+txt"'))
     fine, broken = plan(here.cells(), Sources(here))
     assert fine.problem is None
+    assert not fine.fails
+    assert broken.fails
     assert "no feature 'txt'; did you mean 'text'?" in str(broken.problem)
+    told = subprocess.run(command(here, verb="plan"), capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "1 cell would fail: shop: " in told.stderr
     away = study(ONE, "elsewhere")
     assert all(
         "data shop: nothing was published" in str(o.problem) for o in plan(away.cells(), Sources(away))
