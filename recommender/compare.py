@@ -86,13 +86,13 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else float("nan")
 
 
-def apart(ours: Sequence[float], reference: Sequence[float]) -> bool:
-    """Whether every seed of one side is above every seed of the other.
+def apart(ours: Sequence[float], reference: Sequence[float]) -> bool | None:
+    """Whether every seed of one side is above every seed of the other; None where a side has fewer than two.
 
     Were both sides alike, that would happen by chance in 2 of (a + b choose a) orders: with three seeds each 1 in 10.
     """
-    if not len(ours) or not len(reference):
-        return False
+    if min(len(ours), len(reference)) < 2:
+        return None
     return min(ours) > max(reference) or max(ours) < min(reference)
 
 

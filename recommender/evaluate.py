@@ -36,7 +36,10 @@ Repeat = Literal["mask", "allow"]
 
 
 class Answers(Protocol):
-    """What is asked of a trained model: vectors whose dot product is the score."""
+    """What is asked of a trained model: vectors whose dot product is the score, of items that it can rank."""
+
+    @property
+    def ranked(self) -> Bool | None: ...
 
     def item_vectors(self) -> npt.NDArray[np.float32]: ...
 
@@ -143,7 +146,7 @@ def evaluate(
         raise BadInput(
             "to rank among some items, every target must be one of them", remedy="name fewer users"
         )
-    aside_owner, aside_item = split.taken_aside(chosen)
+    aside_owner, aside_item = split.taken_aside(chosen, which)
     n = len(chosen)
     ranks, equal, candidates = (np.zeros(n, dtype=np.int64) for _ in range(3))
     repeated = np.zeros(n, dtype=np.bool_)
@@ -283,7 +286,8 @@ def sampled(
 
 
 def scores_of(model: Answers, split: Split, which: Which) -> ScoreFn:
-    """A trained model as a scorer; it reads each user's events before the target of `which`.
+    """A trained model as a scorer; it reads each user's events before the target of `which`, and scores -inf what it
+    cannot rank.
 
     The split must be over the run's own vocabulary. All user vectors are made at the first call, together.
     """
@@ -295,6 +299,8 @@ def scores_of(model: Answers, split: Split, which: Which) -> ScoreFn:
             made.append(model.user_vectors(split.log.items, *split.history(known, which)))
             made.append(model.item_vectors().T)
         scores: npt.NDArray[np.float32] = made[0][np.searchsorted(known, users)] @ made[1]
+        if (ranked := model.ranked) is not None:
+            scores[:, ~ranked] = -np.inf
         return scores
 
     return score

@@ -201,7 +201,7 @@ def _record(run: Run, at: Progressed, *, finished: bool) -> None:
     valid = {
         n.removeprefix("valid_"): v
         for n, v in best.items()
-        if n.startswith("valid_") and n != "valid_seconds"
+        if n.startswith("valid_") and n not in ("valid_seconds", "valid_cpu_seconds")
     }
     run.write_metrics(epochs=at.epoch, best_epoch=at.best_epoch or None, finished=finished, valid=valid)
 

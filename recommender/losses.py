@@ -7,7 +7,7 @@ Scores are dot products. Every loss is the mean over the T places that have a ta
 | `full_softmax` | every item | up to some 100k items: most accurate, and fused it is not slow |
 | `sampled_softmax` | m sampled items | larger catalogues |
 | `gbce` | m sampled items, one by one | as above, calibrated so that scores are not overconfident |
-| `bce` | one sampled item | to compare with the original SASRec |
+| `bce` | m sampled items, one by one | to compare with the original SASRec, which has one for every event |
 """
 
 from __future__ import annotations

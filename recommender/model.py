@@ -13,6 +13,7 @@ from torch.nn.functional import embedding, normalize
 from recommender import backbones, items
 from recommender.backbones.base import Backbone
 from recommender.config import Config
+from recommender.events import Bool
 from recommender.items import Float32, Scaling, Stored, Tower
 from recommender.sequences import Int64, Ints, Packed, pack
 from recommender.splits import Split, Which
@@ -55,6 +56,15 @@ class SequentialModel(nn.Module):
 
     def _item_side(self, table: Tensor) -> Tensor:
         return table if self.temperature is None else normalize(table, dim=-1)
+
+    @property
+    def ranked(self) -> Bool | None:
+        """(n_items,) which items it can rank, None: all. An id that no event trained says nothing of its item."""
+        tower = self.tower
+        if not isinstance(tower, items.IdTower) or isinstance(tower, items.InitTower):
+            return None
+        trained: Bool = tower.trained.cpu().numpy()
+        return None if trained.all() else trained
 
     @property
     def device(self) -> torch.device:
@@ -116,11 +126,12 @@ def build(
 
 def scorer(model: SequentialModel, split: Split, which: Which) -> Callable[[Int64], Float32]:
     """`score(users (b,)) -> (b, n_items)` for `evaluate`: scores of all items, from the events before the
-    target.
+    target; -inf for one that the model cannot rank.
 
     Item vectors are made once, here: change the weights and make a new scorer.
     """
-    items = model.item_vectors()
+    items, ranked = model.item_vectors(), model.ranked
+    unknown = None if ranked is None else np.flatnonzero(~ranked)
     was, _ = model.training, model.eval()
     with torch.no_grad():
         table = model.tower.all_items()
@@ -130,6 +141,8 @@ def scorer(model: SequentialModel, split: Split, which: Which) -> Callable[[Int6
         starts, ends = split.history(users, which)
         asking = model.user_vectors(split.log.items, starts, ends, table=table)
         scores: Float32 = asking @ items.T
+        if unknown is not None:
+            scores[:, unknown] = -np.inf
         return scores
 
     return score

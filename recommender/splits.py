@@ -33,8 +33,8 @@ class Split:
     no_history: (users without a validation target, without a test target) because their first event in the
         window is their first event of all; nothing is known of them before it.
     hidden: rows of the items that are hidden (`hide_items`), ascending.
-    put_aside: (users, items) of the events that left the log with them. Nothing reads them; who ranks for a user takes
-        out what the user had, and these are part of that.
+    put_aside: (users, items, rows) of the events that left the log with them, and the rows of the log that they stood
+        before. Nothing reads them; who ranks for a user takes out what the user had, and these are part of that.
     """
 
     log: EventLog
@@ -45,8 +45,8 @@ class Split:
     test: Int64
     no_history: tuple[int, int] = (0, 0)
     hidden: Int64 = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    put_aside: tuple[Int64, Int64] = field(
-        default_factory=lambda: (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    put_aside: tuple[Int64, Int64, Int64] = field(
+        default_factory=lambda: (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
     )
 
     @cached_property
@@ -57,7 +57,7 @@ class Split:
         for rows in (self.train_end, self.valid, self.test):
             digest.update(rows.astype("<i8").tobytes())
         if len(self.hidden):
-            for rows in (self.hidden, *self.put_aside):
+            for rows in (self.hidden, *self.put_aside[:2]):
                 digest.update(rows.astype("<i8").tobytes())
         return digest.hexdigest()
 
@@ -100,12 +100,18 @@ class Split:
         """(first, last) event rows, last exclusive, of what each user did before that target."""
         return self.log.offsets[users], self.rows(which)[users]
 
-    def taken_aside(self, users: Int64) -> tuple[Int64, Int64]:
-        """(place in `users`, item) of each event of these users that was put aside."""
+    def taken_aside(self, users: Int64, which: Which | None = None) -> tuple[Int64, Int64]:
+        """(place in `users`, item) of each event of these users that was put aside; with `which`, of those before that
+        target.
+        """
         place = np.full(self.log.n_users, -1, dtype=np.int64)
         place[users] = np.arange(len(users))
-        owner = place[self.put_aside[0]]
-        return owner[owner >= 0], self.put_aside[1][owner >= 0]
+        taken_by, item, row = self.put_aside
+        owner = place[taken_by]
+        asked = owner >= 0
+        if which is not None:
+            asked &= row <= self.rows(which)[taken_by]
+        return owner[asked], item[asked]
 
     def tied(self, which: Which) -> Int64:
         """Users whose target has the same time as the event before or after it: input order decided which is
@@ -286,5 +292,9 @@ def hide_items(split: Split, share: float, seed: int = 0) -> Split:
         test=test,
         no_history=(split.no_history[0] + valid_alone, split.no_history[1] + test_alone),
         hidden=hidden,
-        put_aside=(log.users[goes].astype(np.int64), log.items[goes].astype(np.int64)),
+        put_aside=(
+            log.users[goes].astype(np.int64),
+            log.items[goes].astype(np.int64),
+            before[:-1][goes],
+        ),
     )

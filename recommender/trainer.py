@@ -208,7 +208,7 @@ class Trainer:
             mean.copy_(held)
 
     def _validate(self, row: Row) -> bool:
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         self._exchange()
         self.objective.eval()
         found = dict(self.validate())
@@ -226,6 +226,8 @@ class Trainer:
             self.at.misses += 1
         row |= {f"valid_{name}": number for name, number in found.items()}
         row |= {"best": best, "valid_seconds": round(time.perf_counter() - begun, 2)}
+        if self.device.type == "cpu":
+            row["valid_cpu_seconds"] = round(time.process_time() - cpu_begun, 3)
         return best
 
     def _result(self) -> dict[str, Tensor]:

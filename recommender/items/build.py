@@ -93,12 +93,12 @@ def build(
 def _sum(given: Material) -> Towers:
     width = given.config.width
     if not given.config.features:
-        return IdTower(len(given.counts), width)
+        return IdTower(given.counts, width)
     return FeaturesTower(given.summed(width), given.ids(width))
 
 
 def _init(given: Material) -> Towers:
-    return InitTower(given.config.features, given.features, given.config.width)
+    return InitTower(given.config.features, given.features, given.counts, given.config.width)
 
 
 def _concat(given: Material) -> Towers:

@@ -17,13 +17,19 @@ INIT_STD = 0.02  # of id vectors
 
 
 class IdTower(nn.Module):
-    """A learned vector for each item, and nothing else."""
+    """A learned vector for each item, and nothing else.
 
-    def __init__(self, n_items: int, width: int) -> None:
+    counts: (n,) training events. `trained`: (n,) which items have any; the vector of another is as it was drawn.
+    """
+
+    def __init__(self, counts: npt.NDArray[np.int64], width: int) -> None:
         super().__init__()
         self.out_dim = width
-        self.ids = nn.Embedding(n_items, width)
+        self.ids = nn.Embedding(len(counts), width)
         nn.init.normal_(self.ids.weight, std=INIT_STD)
+        self.register_buffer("trained", torch.from_numpy(counts > 0), persistent=False)
+
+    trained: Tensor
 
     def forward(self, rows: Tensor) -> Tensor:
         result: Tensor = self.ids(rows)
@@ -42,18 +48,27 @@ class IdTower(nn.Module):
 class Principal(nn.Module):
     """(n, D1 + D2 + ...) features side by side -> (n, width): their leading principal directions.
 
-    One scale for all, so that the numbers spread as random id vectors do; directions that are not there are zeros.
+    A feature that an item lacks is as the mean of those that have it, so that lacking it is no direction; where an item
+    has several vectors of one, their mean stands. One scale for all, so that the numbers spread as random id vectors
+    do; directions that are not there are zeros.
     """
 
     def __init__(self, stored: Sequence[Stored], width: int) -> None:
         super().__init__()
-        joined = self.side_by_side(stored).double()
-        mean = joined.mean(dim=0)
-        _, directions = principal(joined - mean)
-        matrix = torch.zeros(joined.shape[1], width, dtype=torch.float64)
-        kept = min(width, joined.shape[1])
+        there = np.any([each.present for each in stored], axis=0)
+        if not there.any():
+            raise BadInput(
+                "no item has any of the features that ids are to begin from",
+                remedy="materialize and publish them, or leave them out of --items",
+            )
+        means = [each.means.sum(axis=0, dtype=np.float64) / max(each.present.sum(), 1) for each in stored]
+        mean = torch.from_numpy(np.concatenate(means))
+        centred = self._centred(stored, mean)[torch.from_numpy(there)]
+        _, directions = principal(centred)
+        matrix = torch.zeros(len(mean), width, dtype=torch.float64)
+        kept = min(width, len(mean))
         matrix[:, :kept] = directions[:, :kept]
-        spread = ((joined - mean) @ matrix[:, :kept]).std().clamp_min(1e-12)
+        spread = (centred @ matrix[:, :kept]).std().clamp_min(1e-12)
         self.register_buffer("mean", mean.float())
         self.register_buffer("matrix", (matrix / spread * INIT_STD).float())
 
@@ -61,18 +76,21 @@ class Principal(nn.Module):
     matrix: Tensor
 
     @staticmethod
-    def side_by_side(stored: Sequence[Stored]) -> Tensor:
-        """(n, sum of D): zeros where an item lacks a feature; the mean where it has several vectors of one."""
-        return torch.from_numpy(np.concatenate([each.means for each in stored], axis=1))
-
-    def forward(self, stored: Sequence[Stored]) -> Tensor:
-        joined = self.side_by_side(stored).to(self.mean.device)
-        if joined.shape[1] != len(self.mean):
+    def _centred(stored: Sequence[Stored], mean: Tensor) -> Tensor:
+        """(n, sum of D), zeros where an item lacks a feature."""
+        joined = torch.from_numpy(np.concatenate([each.means for each in stored], axis=1)).to(mean)
+        if joined.shape[1] != len(mean):
             raise BadInput(
-                f"features have {joined.shape[1]} numbers an item; the model learnt from {len(self.mean)}",
+                f"features have {joined.shape[1]} numbers an item; the model learnt from {len(mean)}",
                 remedy="use the release that the run names, or train again on this one",
             )
-        return (joined - self.mean) @ self.matrix
+        there = np.concatenate(
+            [np.repeat(each.present[:, None], each.width, axis=1) for each in stored], axis=1
+        )
+        return (joined - mean) * torch.from_numpy(there).to(mean.device)
+
+    def forward(self, stored: Sequence[Stored]) -> Tensor:
+        return self._centred(stored, self.mean) @ self.matrix
 
 
 class InitTower(IdTower):
@@ -82,9 +100,15 @@ class InitTower(IdTower):
     vector that it would have begun with.
     """
 
-    def __init__(self, names: Sequence[str], stored: Mapping[str, Stored], width: int) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        stored: Mapping[str, Stored],
+        counts: npt.NDArray[np.int64],
+        width: int,
+    ) -> None:
         given = [stored[name] for name in names]
-        super().__init__(len(given[0]), width)
+        super().__init__(counts, width)
         self.names = tuple(names)
         self.start = Principal(given, width)
         with torch.no_grad():
@@ -123,9 +147,11 @@ class SharedIds(nn.Embedding):
     counts: Tensor
 
     def start_from(self, stored: Sequence[Stored]) -> None:
-        """Begin as a PCA of the features side by side, at the spread that random ids have."""
+        """Begin as a PCA of the features side by side, at the spread of random ids; items without any keep theirs."""
+        start = Principal(stored, self.embedding_dim)(stored)
+        there = torch.from_numpy(np.any([each.present for each in stored], axis=0))
         with torch.no_grad():
-            self.weight.copy_(Principal(stored, self.embedding_dim)(stored))
+            self.weight.copy_(torch.where(there[:, None], start, self.weight))
 
     def share(self, counts: Tensor) -> Tensor:
         """(n, 1): how much of the id of items with these counts is used."""

@@ -126,6 +126,7 @@ def _part(cells: Sequence[Cell]) -> tuple[Part, list[str]]:
 
 
 def _against(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What of a comparison stands in a tower's row."""
     names = (
         "gain",
         "gain_low",
@@ -138,7 +139,8 @@ def _against(found: Mapping[str, Any] | None) -> dict[str, Any]:
         "p_holm",
         "seeds_apart",
     )
-    return {name: None if found is None else found[name] for name in names}
+    told = {name: None if found is None else found[name] for name in names}
+    return told | {"seeds_compared": None if found is None else found["seeds"]}
 
 
 def _wins(
@@ -206,6 +208,11 @@ def _limits(tables: Sequence[Table]) -> list[str]:
         notes.append(f"Cells were trained by {len(codes)} versions of the code: {told}.")
     if any("-dirty" in one for one in codes):
         notes.append("-dirty: tracked files were edited since.")
+    clocks = [(cell.get("cost") or {}).get("clock") for cell in cells]
+    if len(set(clocks)) > 1:
+        kinds = {"processor": "of the processor", "wall": "by the wall", None: "by a clock that is not named"}
+        counted = [f"{clocks.count(kind):,} {says}" for kind, says in kinds.items() if kind in clocks]
+        notes.append(f"Seconds of cells are {', '.join(counted)}: costs compare within one kind only.")
     if len(threads) > 1:
         notes.append(
             f"Cells ran with {' and '.join(map(str, sorted(threads)))} threads, so their seconds do not compare."

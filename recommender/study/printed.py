@@ -60,6 +60,9 @@ def printed(row: Row) -> dict[str, str]:
     text["interval"] = " to ".join(ends) if known(row["gain_low"]) else NONE
     text["p_holm"] = probability(row["p_holm"])
     text["seeds_apart"] = NONE if row["seeds_apart"] is None else "yes" if row["seeds_apart"] else "no"
+    compared = row["seeds_compared"]
+    if compared is not None and not compared == row["seeds"] == row["seeds_planned"]:
+        text["seeds_apart"] += f" (of {compared})"
     text["parameters"] = NONE if row["parameters"] is None else f"{round(row['parameters']):,}"
     for key in ("epoch_seconds", "seconds_to_best"):
         text[key] = seconds(row[key])
@@ -145,7 +148,10 @@ def headline(findings: Findings) -> str:
 def meanings(findings: Findings) -> list[tuple[str, str]]:
     """(term, what it means) for what the tables hold."""
     reference = findings.study.reference
-    planned = len(list(findings.study.seeds))
+    compared = sorted({row["seeds_compared"] for row in findings.rows if (row["seeds_compared"] or 0) > 1})
+    chance = " or ".join(
+        f"{100 * 2 / math.comb(2 * n, n):.0f} % of cases with {n} seeds each" for n in compared
+    )
     return [
         (
             f"{MAIN}, HR@10",
@@ -165,8 +171,9 @@ def meanings(findings: Findings) -> list[tuple[str, str]]:
         ),
         (
             "seeds apart",
-            f"every seed is above, or every seed below, every seed of {reference}; alike models are apart by chance in "
-            f"{100 * 2 / math.comb(2 * planned, planned):.0f} % of cases with {planned} seeds each.",
+            f"every seed is above, or every one below, every seed of {reference}; (of n): only the n seeds that "
+            "both have were compared"
+            + (f". Alike models are apart by chance in {chance}." if chance else "; one seed tells nothing."),
         ),
         (
             "head, tail, cold",
@@ -249,5 +256,5 @@ def tidy(rows: Sequence[Row], names: Sequence[str]) -> str:
 MEASURED = ("data", "backbone", "table", "tower", "seed", "part", "group", "users", "metric", "value")
 COMPARISONS = (
     "data", "backbone", "table", "tower", "against", "part", "metric", "users", "mean", "reference", "difference",
-    "low", "high", "gain", "gain_low", "gain_high", "p", "p_t", "p_holm", "family", "seeds_apart",
+    "low", "high", "gain", "gain_low", "gain_high", "p", "p_t", "p_holm", "family", "seeds", "seeds_apart",
 )  # fmt: skip

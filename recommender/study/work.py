@@ -326,21 +326,27 @@ def _cost(
 ) -> dict[str, Any]:
     """parameters; epoch_seconds: mean, without validation; seconds_to_best and seconds: of epochs with validations.
 
-    On a CPU the first two are processor seconds over threads, so that a busy machine makes nothing dearer.
+    On a CPU the first two are processor seconds over threads, so that a busy machine makes nothing dearer; `clock` says
+    which they are. seconds is always by the wall.
     """
-    epochs = [
-        row["cpu_seconds"] / threads if threads and "cpu_seconds" in row else float(row["seconds"])
-        for row in history
-    ]
-    checked = [float(row.get("valid_seconds", 0.0)) for row in history]
-    whole = [float(row["seconds"]) + valid for row, valid in zip(history, checked, strict=True)]
+
+    def wall(name: str) -> list[float]:
+        return [float(row.get(name, 0.0)) for row in history]
+
+    by_processor = bool(threads and history) and all(
+        "cpu_seconds" in row and ("valid_seconds" in row) == ("valid_cpu_seconds" in row) for row in history
+    )
+    names = ("cpu_seconds", "valid_cpu_seconds") if by_processor else ("seconds", "valid_seconds")
+    share = threads if by_processor and threads else 1
+    epochs, checked = ([each / share for each in wall(name)] for name in names)
     return {
         "parameters": parameters,
         "epoch_seconds": round(sum(epochs) / len(epochs), 4) if epochs else None,
         "seconds_to_best": round(sum(epochs[:best_epoch]) + sum(checked[:best_epoch]), 3)
         if best_epoch
         else None,
-        "seconds": round(sum(whole), 3),
+        "clock": "processor" if by_processor else "wall",
+        "seconds": round(sum(wall("seconds")) + sum(wall("valid_seconds")), 3),
         "evaluation_seconds": evaluation,
         "threads": threads,
     }

@@ -86,7 +86,10 @@ def test_every_event_of_a_hidden_item_leaves_the_log_but_test_targets(
             if asked:
                 assert split.log.items[now] == log.items[was]
                 assert split.log.items[first:now].tolist() == left(was)
-    gone = sorted(zip(*(side.tolist() for side in split.put_aside), strict=True))
+                had = [int(log.items[j]) for j in events if j < was and log.items[j] in hidden]
+                _, aside = split.taken_aside(np.array([user]), which)  # type: ignore[arg-type]
+                assert sorted(aside.tolist()) == sorted(had)
+    gone = sorted(zip(*(side.tolist() for side in split.put_aside[:2]), strict=True))
     stays = whole.test[whole.test >= 0]
     there = np.setdiff1d(np.arange(len(log)), stays)
     assert gone == sorted((int(log.users[j]), int(log.items[j])) for j in there if log.items[j] in hidden)

@@ -197,9 +197,9 @@ def test_spread_is_the_sample_deviation_and_one_seed_has_none() -> None:
 def test_seeds_are_apart_only_if_every_one_is() -> None:
     assert compare.apart([0.3, 0.4], [0.1, 0.2])
     assert compare.apart([0.1, 0.2], [0.3, 0.4])
-    assert not compare.apart([0.15, 0.4], [0.1, 0.2])
-    assert not compare.apart([0.2], [0.2])
-    assert not compare.apart([], [0.2])
+    assert compare.apart([0.15, 0.4], [0.1, 0.2]) is False
+    assert compare.apart([0.3], [0.1, 0.2]) is None  # one seed is always apart
+    assert compare.apart([], [0.2, 0.3]) is None
 
 
 def test_the_best_of_all_must_be_above_each() -> None:

@@ -14,7 +14,7 @@ import torch
 from featurestore.errors import BadInput, Conflict
 from recommender import checkpoint
 from recommender.config import Config
-from recommender.evaluate import evaluate
+from recommender.evaluate import evaluate, scores_of
 from recommender.events import EventLog
 from recommender.fit import fit, pick_device
 from recommender.items import Vectors
@@ -22,7 +22,7 @@ from recommender.model import build, scorer
 from recommender.objectives import NextItem
 from recommender.runs import Run
 from recommender.sequences import TrainingBatches
-from recommender.splits import Split
+from recommender.splits import Split, hide_items
 from recommender.trainer import TrainingError
 from tests.recommender.learning import ring
 
@@ -260,6 +260,30 @@ def test_cosine_scores_are_bounded_by_the_temperature() -> None:
     scores = scorer(model, split, "valid")(np.arange(5))
     assert np.abs(scores).max() <= 10.0001
     np.testing.assert_allclose(np.linalg.norm(model.item_vectors(), axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tower", ["sum", "init"])
+def test_what_ids_alone_cannot_know_comes_last_whatever_the_loss_did_to_the_others(tower: str) -> None:
+    split = hide_items(ring(users=40), 0.2)
+    text = Vectors(
+        np.random.default_rng(0).normal(size=(split.log.n_items, 8)).astype(np.float32), split.counts >= 0
+    )
+    config = Config.of(**SMALL, tower=tower, items="id" if tower == "sum" else "id+text")
+    torch.manual_seed(0)
+    model = build(config, split.counts, {"text": text})
+    users = split.users("test")[:7]
+    scores = scorer(model, split, "test")(users)
+    np.testing.assert_allclose(scores, scores_of(model, split, "test")(users), rtol=1e-5)
+    if tower == "init":  # what an item began with tells something of it
+        assert np.isfinite(scores).all()
+        return
+    assert (scores[:, split.is_hidden] == -np.inf).all()
+    assert np.isfinite(scores[:, ~split.is_hidden]).all()
+    new = np.isin(split.targets("test"), split.hidden)
+    result = evaluate(scorer(model, split, "test"), split, "test", (1,), lists=False)
+    known = result.candidates - len(split.hidden)  # at least so many stand before a new one
+    assert (result.ranks > known)[new].all()
+    assert not (result.ranks > known)[~new].all()
 
 
 def test_answering_leaves_a_model_in_the_mode_it_was_in() -> None:

@@ -124,14 +124,14 @@ def test_ids_can_start_from_a_pca_of_the_features() -> None:
     made = tower("id+text", id_init="pca", counts=np.full(N, 5))
     assert isinstance(made, FeaturesTower)
     assert made.ids is not None
-    ids = made.ids.weight.detach().numpy()[:, :WIDE]
     given = vectors(0)
-    values = np.where(given.present[:, None], given.values, 0)
-    expected = values - values.mean(0)
+    ids = made.ids.weight.detach().numpy()[:, :WIDE][given.present]
+    expected = given.known - given.known.mean(0)
     # inner products between items are the features', up to one scale
     ours, theirs = ids @ ids.T, expected @ expected.T
     np.testing.assert_allclose(ours / np.abs(ours).max(), theirs / np.abs(theirs).max(), atol=1e-4)
     assert ids.std() == pytest.approx(0.02, rel=0.05)
+    assert np.abs(made.ids.weight.detach().numpy()[~given.present]).min() > 0  # drawn
 
 
 def test_stored_vectors_are_no_weights_but_their_scaling_is_kept() -> None:

@@ -282,6 +282,7 @@ def test_what_is_missing_is_marked_and_what_is_there_is_compared(folder: Path, t
     assert printed.printed(text)["NDCG@10"] == "–"
     assert both["missing"] == [2]
     assert printed.printed(both)["seeds"] == "2/3"
+    assert printed.printed(both)["seeds_apart"] == "yes (of 2)"
     assert both["p"] is not None
     assert any(
         "36 cells are planned. Missing: baby · sasrec · text seed 1 2 3" in note for note in found.notes
@@ -289,6 +290,30 @@ def test_what_is_missing_is_marked_and_what_is_there_is_compared(folder: Path, t
     files = report.write(grid(data=["baby"], backbones=["sasrec"]), cells, tmp_path / "out")
     assert all(path.exists() for path in files)
     assert "| text | 0/3 | – |" in (tmp_path / "out" / "REPORT.md").read_text()
+
+
+def test_one_seed_is_never_apart_from_another(folder: Path, tmp_path: Path) -> None:
+    def first(cell: dict[str, Any]) -> dict[str, Any] | None:
+        return None if cell["tower"] == "both" and cell["seed"] != 1 else cell
+
+    found = analyse(grid(), edited(folder, tmp_path, first))
+    both = row_of(found.rows, "both")
+    assert (both["seeds_apart"], both["seeds_compared"]) == (None, 1)
+    assert both["p_holm"] < 0.05
+    (wins,) = [row for row in found.wins if row["tower"] == "both"]
+    assert (wins["significantly_above"], wins["seeds_apart_above"]) == (4, 0)
+    assert "10 % of cases with 3 seeds each" in dict(printed.meanings(found))["seeds apart"]
+    assert {one["seeds"] for one in found.comparisons if one["tower"] == "both"} == {1}
+
+
+def test_seconds_by_different_clocks_are_told_of(folder: Path, tmp_path: Path, found: Findings) -> None:
+    def timed(cell: dict[str, Any]) -> dict[str, Any]:
+        clock = {} if cell["tower"] == "id" else {"clock": "processor"}
+        return cell | {"cost": cell["cost"] | clock}
+
+    (note,) = [one for one in analyse(grid(), edited(folder, tmp_path, timed)).notes if "clock" in one]
+    assert note.startswith("Seconds of cells are 24 of the processor, 12 by a clock that is not named: ")
+    assert not [one for one in found.notes if "clock" in one]
 
 
 def test_cells_that_the_study_never_planned_are_not_missing(folder: Path, tmp_path: Path) -> None:

@@ -250,17 +250,39 @@ def test_a_run_comes_back_from_its_folder_as_it_was(tmp_path: Path, name: str) -
 
 def test_ids_begin_as_a_pca_of_the_features_in_init_and_llm_esr_and_at_random_elsewhere() -> None:
     given = catalogue()
-    values = np.concatenate([given["text"].means, given["image"].means], axis=1)
-    centred = values - values.mean(0)
+    some = given["text"].present | given["image"].present
+    values = np.concatenate(
+        [
+            np.where(each.present[:, None], each.means - each.known.mean(0), 0)
+            for each in (given["text"], given["image"])
+        ],
+        axis=1,
+    )
+    centred = values[some]
     alike = centred @ centred.T
     for name, begun in (("init", True), ("llm-esr", True), ("concat", False), ("dmesr, two of one", False)):
         made = tower(name, **({"width": 32} if name == "llm-esr" else {}))
         assert isinstance(made, InitTower | EsrTower | ConcatTower | DualTower)
-        ids = made.ids.weight.detach().numpy()  # type: ignore[union-attr]
+        ids = made.ids.weight.detach().numpy()[some]  # type: ignore[union-attr]
         ours = ids @ ids.T
         assert (np.corrcoef(ours.ravel(), alike.ravel())[0, 1] > 0.999) == begun, name
         spread = ids[:, : min(ids.shape[1], values.shape[1])].std()
         assert spread == pytest.approx(0.02, rel=0.2), name
+
+
+def test_to_lack_a_feature_is_no_direction_of_the_pca_that_ids_begin_from() -> None:
+    random = np.random.default_rng(0)
+    values = (random.normal(size=(400, 6)) * np.arange(6, 0, -1) + 20).astype(np.float32)
+    present = random.random(400) < 0.6
+    names, width = ["text"], 3
+    whole = InitTower(
+        names, {"text": Vectors(values[present], present[present])}, np.ones(present.sum(), int), width
+    )
+    some = InitTower(names, {"text": Vectors(values, present)}, np.ones(400, int), width)
+    close(some.ids.weight[torch.from_numpy(present)], whole.ids.weight)
+    assert not some.ids.weight[torch.from_numpy(~present)].any()  # as the mean of the others
+    with pytest.raises(BadInput, match="no item has any of the features that ids are to begin from"):
+        InitTower(names, {"text": Vectors(values, np.zeros(400, np.bool_))}, np.ones(400, int), width)
 
 
 @pytest.mark.parametrize("scaling", ["standard", "whiten"])
