@@ -7,7 +7,7 @@ folder.
 The key hashes the release's manifest and the run's weights, so nothing here is ever out of date, and all of
 it may be deleted. Items of the run's vocabulary keep the vector that training gave them; items that came
 later get one from their stored features. A run that knows items by their id only has none for those, nor for items
-without a training event, whose id vector was never fitted: they are left out, and counted.
+without a training event, whose id vector was never fitted: they are not read either, are left out, and counted.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from recommender.model import SequentialModel
 from recommender.runs import Run
 
 Float32 = npt.NDArray[np.float32]
-CODE = 1  # part of the key; raised when what is kept changes
+CODE = 2  # part of the key; raised when what is kept changes
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """ids: (m,) sorted, the run's vocabulary and the release's items that have a vector.
+    """ids: (m,) sorted, what of the run's vocabulary and of the release's items has a vector.
 
     inputs: (m, d) float32, what the backbone reads of an item. vectors: (m, d) float32, what a user vector is
     multiplied with. ranked: (m,) bool, the item is in the release and may be recommended. left_out: items of
@@ -111,17 +111,16 @@ def _make(run: Run, release: Any) -> Served:
     fresh = np.setdiff1d(release_ids, vocabulary)
     table = model.tower.all_items()
     known = vocabulary
-    has_vector: Bool = np.ones(len(vocabulary), dtype=np.bool_)
     if not run.config.features:
-        has_vector = run.counts > 0
+        fitted = np.flatnonzero(run.counts > 0)
+        known, table = vocabulary[fitted], table[torch.from_numpy(fitted)]
     elif len(fresh):
         fresh, stored = _described(run, release, fresh)
         table = torch.cat([table, model.tower.embed(stored)])
         known = np.concatenate([vocabulary, fresh])
-        has_vector = np.ones(len(known), dtype=np.bool_)
     order = np.argsort(known)
     ids, table = known[order], table[torch.from_numpy(order)]
-    ranked = has_vector[order] & np.isin(ids, release_ids)
+    ranked: Bool = np.isin(ids, release_ids)
     model.tower = FixedTower(table)  # type: ignore[assignment]
     return Served(
         ids, table.numpy().copy(), model.item_vectors(), ranked, len(release_ids) - int(ranked.sum())

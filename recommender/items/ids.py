@@ -19,7 +19,7 @@ INIT_STD = 0.02  # of id vectors
 class IdTower(nn.Module):
     """A learned vector for each item, and nothing else.
 
-    counts: (n,) training events. `trained`: (n,) which items have any; the vector of another is as it was drawn.
+    counts: (n,) training events. `trained`: (n,) which items have any; to read another is to read zeros.
     """
 
     def __init__(self, counts: npt.NDArray[np.int64], width: int) -> None:
@@ -27,6 +27,8 @@ class IdTower(nn.Module):
         self.out_dim = width
         self.ids = nn.Embedding(len(counts), width)
         nn.init.normal_(self.ids.weight, std=INIT_STD)
+        with torch.no_grad():  # no step moves what it does not read: they stay zeros
+            self.ids.weight[torch.from_numpy(counts == 0)] = 0
         self.register_buffer("trained", torch.from_numpy(counts > 0), persistent=False)
 
     trained: Tensor

@@ -92,13 +92,9 @@ def of_run(run: Run, release: Any, log: EventLog) -> GroupScorer:
             remedy="train again: dualview train",
         )
     served, model = serve(run, release)
-    # what is not in the release any more is still read in histories, and what was never fitted ranks nowhere
-    fitted = np.ones(len(served.ids), dtype=np.bool_)
-    if not run.config.features:
-        fitted = np.isin(served.ids, run.item_ids[run.counts > 0])
-    return sequential(
-        Sequential(served.ids, served.vectors, fitted, model.user_vectors), split, log, run.name
-    )
+    # what is not in the release any more is still read in histories and ranked
+    every = np.ones(len(served.ids), dtype=np.bool_)
+    return sequential(Sequential(served.ids, served.vectors, every, model.user_vectors), split, log, run.name)
 
 
 def sequential(model: Sequential, split: Split, log: EventLog, name: str) -> GroupScorer:
