@@ -337,15 +337,17 @@ def _name(node: exp.Expr) -> str:
 
 
 def _number(text: str) -> int | float | None:
-    try:
-        return int(text)
-    except ValueError:
-        pass
+    """None for what is no number, or one that no column could hold."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    if not math.isfinite(value):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return value
 
 
 def point(text: str, start: int, end: int) -> str:

@@ -49,7 +49,7 @@ from recommender.trainer import Plan, Progressed, Row, Trainer
 Progress = Callable[[Row], None]
 FEWEST = 8  # items with vectors, from which anything can be learned and measured
 MEASURED = 5_000  # items that are held out or measured, at most
-MONITOR = "recall@10"
+FEW = 100  # items on which recall@10 says little: of ten or fewer it is 1 by construction
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ def learn(
         rest = {name: each.take(held) for name, each in stored.items()}
         placed = view.placed(rest)
         before = measured(view, placed, options.seed)
+        monitor = "recall@1" if len(held) < FEW else "recall@10"
         objective = Halves(view, options).to(place)
         with tempfile.TemporaryDirectory(prefix="dualview-fit-") as folder:
             trainer = Trainer(
@@ -148,8 +149,8 @@ def learn(
                 view,
                 torch.optim.AdamW(objective.parameters(), lr=options.lr),
                 ItemBatches(len(train), options.batch, options.seed),
-                lambda: {MONITOR: monitored(measured(view, placed, options.seed), view)},
-                Plan(epochs=options.epochs, patience=options.patience, monitor=MONITOR),
+                lambda: {monitor: monitored(measured(view, placed, options.seed), view, monitor)},
+                Plan(epochs=options.epochs, patience=options.patience, monitor=monitor),
                 Path(folder),
             )
 
@@ -255,11 +256,11 @@ def measured(view: DualView, placed: Mapping[str, Placed], seed: int = 0) -> lis
     return rows
 
 
-def monitored(rows: list[Row], view: DualView) -> float:
-    """What epochs are chosen by: the mean recall@10 of what the objective draws together."""
+def monitored(rows: list[Row], view: DualView, recall: str) -> float:
+    """What epochs are chosen by: the mean recall of what the objective draws together."""
     pairs = {f"{a} ~ {b}" for a, b in itertools.combinations(view.views, 2)}
     pairs |= {"coarse alone ~ fine alone", "half ~ half"}
-    return float(np.mean([row["recall@10"] for row in rows if row["views"] in pairs]))
+    return float(np.mean([row[recall] for row in rows if row["views"] in pairs]))
 
 
 def raw(stored: Mapping[str, Stored]) -> list[Row]:

@@ -110,7 +110,10 @@ def _epoch(row: dict[str, Any]) -> None:
 
     terms = "  ".join(f"{name} {row[name]:.4f}" for name in ("loss", "view", "cross", "align") if name in row)
     best = "  best" if row.get("best") else ""
-    console.say(f"epoch {row['epoch']:3d}  {terms}  recall@10 {row['valid_recall@10']:.4f}{best}")
+    found = "  ".join(
+        f"{name} {row[f'valid_{name}']:.4f}" for name in ("recall@1", "recall@10") if f"valid_{name}" in row
+    )
+    console.say(f"epoch {row['epoch']:3d}  {terms}  {found}{best}")
 
 
 def _fitted(made: FusionReport, store: Path, json: bool) -> None:

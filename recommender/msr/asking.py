@@ -76,7 +76,7 @@ class Bench:
                 found[other.name] = self.of_model(other, device=device, told=told)
             else:
                 release = self.store.release(other.release or "latest")
-                found[other.name] = scorers.of_run(other, release, self.log)
+                found[other.name] = scorers.of_run(other, release, self.log, self.pairs.parts["test"])
         if floors:
             found |= {POPULARITY: scorers.popularity(self.log, self.pairs), CHANCE: scorers.chance()}
         return found

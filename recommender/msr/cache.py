@@ -48,6 +48,7 @@ def widened(cache: Any, rows: int, device: torch.device) -> Any:
 
 
 WHOLE = ("attention_mask", "token_type_ids")  # what is read by places counted from the beginning
+PICTURES = ("pixel_values", "image_")  # how names of what is not of tokens begin, whatever its shape
 
 
 def after(batch: Batch, start: int, place: torch.device) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def after(batch: Batch, start: int, place: torch.device) -> dict[str, Any]:
     width = batch.inputs["input_ids"].shape[1]
     cut = {}
     for name, value in batch.inputs.items():
-        whole = name in WHOLE or value.dim() != 2 or value.shape[1] != width
+        whole = name in WHOLE or name.startswith(PICTURES) or value.dim() != 2 or value.shape[1] != width
         cut[name] = (value if whole else value[:, start:]).to(place)
     return cut
 

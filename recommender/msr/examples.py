@@ -114,6 +114,11 @@ class Shelf:
                 catalogue[IMAGE_SHA256].to_pylist() if IMAGE_SHA256 in catalogue.column_names else None
             )
 
+    @property
+    def pictured(self) -> bool:
+        """Whether items show their pictures."""
+        return self._pictures is not None
+
     def __contains__(self, item: str) -> bool:
         return item in self._rows
 

@@ -76,11 +76,11 @@ class Sequential:
         return np.where(self.ids[at] == ids, at, -1).astype(np.int64)
 
 
-def of_run(run: Run, release: Any, log: EventLog) -> GroupScorer:
+def of_run(run: Run, release: Any, log: EventLog, test: Groups | None = None) -> GroupScorer:
     """A sequential run of a store, which answers for items of `release` that came later too, as in `recommend`.
 
-    release: the one that the run learnt from, `log` its events. Raises Conflict where the run was trained on an event
-    that is asked for.
+    release: the one that the run learnt from, `log` its events. test: groups of the test. Raises Conflict where one of
+    those chose the epoch, and, when asked, where the run was trained on an event that is asked for.
     """
     from recommender import data
     from recommender.served import serve
@@ -90,6 +90,11 @@ def of_run(run: Run, release: Any, log: EventLog) -> GroupScorer:
         raise Conflict(
             f"run {run.name} was trained on other events than its release gives",
             remedy="train again: dualview train",
+        )
+    if test is not None and (chose := _judged(split, log, test)):
+        raise Conflict(
+            f"run {run.name} chose its epoch by {chose:,} of the {len(test):,} events of the test",
+            remedy="train it with split = 'leave-one-out' and without k_core, or draw the pairs by leave-one-out",
         )
     served, model = serve(run, release)
     # what is not in the release any more is still read in histories and ranked
@@ -156,6 +161,25 @@ def _learnt(log: EventLog, groups: Groups, trained: Mapping[str, int]) -> int:
         if key in trained:
             before = log.items[first[place] : first[place] + groups.history[place]]
             found += int(trained[key] > np.count_nonzero(before == items[place]))
+    return found
+
+
+def _judged(split: Split, log: EventLog, groups: Groups) -> int:
+    """How many groups ask about a validation target of the split: the same user and item, taken as often before."""
+    users = split.users("valid")
+    first, target = split.history(users, "valid")
+    names = _keys(split.log.user_ids[users], split.log.item_ids[split.log.items[target]])
+    judged = {
+        key: int(np.count_nonzero(split.log.items[a:b] == split.log.items[b]))
+        for key, a, b in zip(names.tolist(), first.tolist(), target.tolist(), strict=True)
+    }
+    first = log.offsets[rows_of(log.user_ids, groups.users)]
+    items = rows_of(log.item_ids, groups.targets)
+    found = 0
+    for place, key in enumerate(_keys(groups.users, groups.targets).tolist()):
+        if key in judged:
+            before = log.items[first[place] : first[place] + groups.history[place]]
+            found += int(judged[key] == np.count_nonzero(before == items[place]))
     return found
 
 

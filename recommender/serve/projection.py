@@ -90,6 +90,8 @@ def project(vectors: Float32, layout: Layout) -> tuple[Float32, float | None]:
         flat[:, : min(d, 2)] = vectors[:, :2]
         return _scaled(flat), None
     fewer, explained = _fewer(vectors)
+    if not _spread(fewer):  # all alike: there is nothing to lay out
+        return np.zeros((n, 2), np.float32), None
     if layout == "pca" or n < 8:
         return _scaled(fewer[:, :2]), explained
     return _scaled(_neighbours(fewer)), None
@@ -113,6 +115,8 @@ def _neighbours(fewer: Float32) -> Float32:
     n = len(fewer)
     chosen = np.sort(np.random.default_rng(0).permutation(n)[:LANDMARKS])
     landmarks = fewer[chosen]
+    if not _spread(landmarks):  # t-SNE would divide by it
+        return fewer[:, :2]
     tsne = TSNE(perplexity=min(30.0, len(chosen) / 4), init="pca", random_state=0, max_iter=500)
     places = np.asarray(tsne.fit_transform(landmarks), np.float32)
     if len(chosen) == n:
@@ -120,6 +124,11 @@ def _neighbours(fewer: Float32) -> Float32:
     points = np.concatenate([_among(fewer[at : at + ROWS], landmarks, places) for at in range(0, n, ROWS)])
     points[chosen] = places
     return points
+
+
+def _spread(points: Float32) -> bool:
+    """Whether directions of unit vectors differ by more than rounding along the first of them."""
+    return bool(np.ptp(points[:, 0]) > 1e-5)
 
 
 def _among(rows: Float32, landmarks: Float32, places: Float32) -> Float32:

@@ -85,6 +85,10 @@ class Cell:
 
         return Work(self, out, sources, device, told)
 
+    def read_else(self, record: dict[str, Any], sources: Sources) -> list[str]:
+        """What it read besides events and vectors that is another in today's release."""
+        return []
+
     @property
     def config_hash(self) -> str:
         """sha256 of the resolved options, with what is shuffled."""

@@ -113,4 +113,4 @@ def _other_data(cell: Cell, record: dict[str, Any], sources: Sources) -> list[st
     told += [
         f"feature {name} has other vectors" for name in now if now[name]["sha256"] != then[name]["sha256"]
     ]
-    return told
+    return [*told, *cell.read_else(record, sources)]

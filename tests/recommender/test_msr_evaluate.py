@@ -138,6 +138,10 @@ def test_a_run_that_was_trained_on_what_is_asked_is_refused(store: Store, sequen
     trained = draw_pairs(log, PairOptions.of(negatives=5)).parts["train"]
     with pytest.raises(Conflict, match="was trained on"):
         scorers.of_run(sequential, release, log)(trained)
+    parts = draw_pairs(log, PairOptions.of(negatives=5)).parts
+    scorers.of_run(sequential, release, log, parts["test"])
+    with pytest.raises(Conflict, match=f"chose its epoch by {len(parts['valid'])} of the"):
+        scorers.of_run(sequential, release, log, test=parts["valid"])
 
 
 def test_an_item_without_a_vector_is_last_and_not_read(store: Store, sequential: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from dualview import cli, msr_pipeline
+from dualview import Store, cli, msr_pipeline
 from featurestore.errors import BadInput, Conflict, NotFound
 from recommender.msr.study import report
 from recommender.msr.study.grid import MsrStudy
+from recommender.msr.study.work import _line
 from recommender.study import Study, results
 from recommender.study.state import Sources, State, judge
 from recommender.study.work import work
@@ -216,6 +218,44 @@ def test_cells_are_done_once_and_their_test_is_opened_later(study: MsrStudy, tmp
     assert (state, why) == (State.OUTDATED, "option.rank was 2, is 3")
     with pytest.raises(Conflict, match="outdated"):
         work(changed, cell, tmp_path / "out", device="cpu")
+
+
+def test_a_cell_is_outdated_by_what_it_shows_and_by_nothing_else_of_a_release(
+    study: MsrStudy, tmp_path: Path
+) -> None:
+    shutil.copytree(study.path.parent, tmp_path / "shop")
+    here = Study.read(tmp_path / "shop" / "study.toml", cells=tmp_path / "cells")
+    cell = here.select(tower=["zero-shot"])[0]
+    work(here, cell, tmp_path / "out", device="cpu")
+    record = cell.record()
+    assert record is not None
+    assert record["shown"]["picture"] is False  # the model does not see
+    store = Store.open(tmp_path / "shop" / "store")
+
+    def changed(table: pa.Table) -> tuple[State, str | None]:
+        store.ingest(table)
+        store.publish(allow_stale=True)
+        return judge(cell, Sources(here))
+
+    weights = pa.array(range(12))
+    assert changed(tastes.items().append_column("weight", weights)) == (State.TRAINED, None)
+    state, why = changed(tastes.items(i03="another").append_column("weight", weights))
+    assert state == State.OUTDATED
+    assert "candidates are shown otherwise" in str(why)
+
+
+def test_a_record_that_is_older_than_an_option_has_its_default(study: MsrStudy) -> None:
+    cell = study.select(tower=["text-only"], seed=[0])[0]
+    older = {name: value for name, value in cell.options.items() if name != "option.checkpointing"}
+    assert cell.changed({"config": older, "shuffle": []}) == []
+    (told,) = cell.changed({"config": older | {"option.history": 3}, "shuffle": []})
+    assert told == "option.history was 3, is 6"
+
+
+def test_a_line_is_told_of_an_epoch_without_validation() -> None:
+    row = {"epoch": 1, "loss": 0.5}
+    assert _line(1e-3, row) == "rate 0.001, epoch 1: loss 0.5000"
+    assert _line(1e-3, row | {"valid_auc": 0.75, "best": True}).endswith("validation AUC 0.7500, best")
 
 
 def test_a_cell_that_was_killed_goes_on_and_ends_as_an_unbroken_one(

@@ -260,6 +260,11 @@ def test_new_items_in_a_history_are_read_by_a_run_with_features_and_counted_by_o
     assert facts(id_only.recommend("u000"))["events_unreadable"] == 2
     with pytest.raises(BadInput, match="can read none of the 1 events of user 'u901'"):
         id_only.recommend("u901")
+    run = runs.open_run(store, "sasrec-id-001")
+    untrained = str(run.item_ids[run.counts == 0][0])  # of the run's own vocabulary
+    assert facts(id_only.recommend(history=["i000", untrained]))["events_unreadable"] == 1
+    with pytest.raises(BadInput, match="can read none of the 1 events of this history"):
+        id_only.recommend(history=[untrained])
 
 
 def test_a_removed_item_still_counts_as_history(store: Path) -> None:

@@ -69,11 +69,17 @@ class MsrCell(Cell):
         return drawn | (self.arm.facts if self.arm is not None else {"of": "floor"})
 
     @property
-    def told_options(self) -> dict[str, Any]:
+    def _plain(self) -> dict[str, Any]:
+        """What each option is where nobody says otherwise."""
         plain: dict[str, Any] = {f"pairs.{k}": v for k, v in PairOptions().model_dump(mode="json").items()}
         if self.arm is not None:
             defaults: Any = MsrConfig.of(model="") if isinstance(self.arm.options, MsrConfig) else Config.of()
             plain |= Arm("", self.of, defaults, PreferenceOptions.of(backend="")).facts
+        return plain
+
+    @property
+    def told_options(self) -> dict[str, Any]:
+        plain = self._plain
         told = {name: value for name, value in self.options.items() if value != plain.get(name)}
         return {name.removeprefix("option."): value for name, value in told.items() if name != "of"}
 
@@ -88,13 +94,24 @@ class MsrCell(Cell):
         return tuple(dict.fromkeys(name for name in (self.arm.options.summary, made) if name))
 
     def changed(self, record: dict[str, Any]) -> list[str]:
-        then, now = record["config"], self.options
+        then, now, plain = record["config"], self.options, self._plain
+        then = {name: plain[name] for name in now if name in plain} | then  # it may be older than an option
         told = [
             f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
             for name in dict.fromkeys([*then, *now])
             if then.get(name) != now.get(name)
         ]
         return [*told, *([] if record[SHUFFLE] == [] else ["it shuffled features"])]
+
+    def read_else(self, record: dict[str, Any], sources: Sources) -> list[str]:
+        """Texts, pictures and preferences. Records of before that was kept are judged without."""
+        then: dict[str, Any] | None = record.get("shown")
+        if then is None:
+            return []
+        from recommender.msr.study.shown import differs
+
+        study: Any = sources.study
+        return differs(study, self, then)
 
     def worker(self, out: Path, sources: Sources, device: str, told: Callable[[str], None]) -> Work:
         from recommender.msr.study.work import MsrWork

@@ -132,7 +132,7 @@ def markdown(study: MsrStudy, rows: Sequence[Row], part: str) -> str:
     lines += ["What the columns mean:", ""]
     lines += [f"- **{term}**: {text}" for term, text in meanings(study)]
     lines += ["", "## The arms", ""]
-    lines += [*(f"- **{name}**: {_arm(study, name)}" for name in study.towers), ""]
+    lines += [*(f"- **{name}**: {_arm(study, name, rows)}" for name in study.towers), ""]
     chosen = [(row, row.record) for row in rows if row.of == "fine-tuned"]
     if chosen:
         lines += ["## Training", ""]
@@ -224,8 +224,9 @@ def _headline(study: MsrStudy, rows: Sequence[Row]) -> str:
     return " ".join(told)
 
 
-def _arm(study: MsrStudy, name: str) -> str:
+def _arm(study: MsrStudy, name: str, rows: Sequence[Row]) -> str:
     arm = study.arms[name]
+    record = next((row.record for row in rows if row.name == name), {})
     if arm.of == "sequential":
         return f"{arm.options.backbone}, items {arm.options.items}"  # type: ignore[union-attr]
     options: Any = arm.options
@@ -235,7 +236,9 @@ def _arm(study: MsrStudy, name: str) -> str:
     else:
         how = "at once" if told.direct else f"in blocks of {told.block}"
         user = f"a preference written by {told.backend} {how}, of {told.summary or 'the text columns'}"
-    shown = " and the picture" if options.image else ""
+    # with image unset a picture is shown where the model sees: what came of that stands in the record
+    pictured = record.get("shown", {}).get("picture", options.image)
+    shown = " and the picture" if pictured else ""
     item = f"{options.text}{f' and {options.summary}' if options.summary else ''}{shown}"
     return f"{OF[arm.of]}; user: {user}; item: {item}"
 

@@ -19,10 +19,11 @@ from featurestore.errors import BadInput, Conflict
 from recommender.msr import scorers
 from recommender.msr.asking import CHANCE, POPULARITY
 from recommender.msr.figures import Figures, figures
-from recommender.msr.material import Material, material, texts_of
+from recommender.msr.material import Material, texts_of
 from recommender.msr.models import resolve
 from recommender.msr.pairs import Pairs, draw_pairs
-from recommender.msr.study.preparing import opened, recipe_id
+from recommender.msr.study.preparing import opened
+from recommender.msr.study.shown import material_of, options_of, shown
 from recommender.splits import Which
 from recommender.study import records
 from recommender.study.grid import FORMAT, SHUFFLE
@@ -190,21 +191,10 @@ class MsrWork(Work):
     # ---- all
 
     def _options(self) -> MsrConfig:
-        """The arm's options with the seed, and for its preference the recipe of it."""
-        arm = self.cell.arm
-        assert arm is not None
-        more: dict[str, Any] = {"seed": self.cell.seed or 0}
-        if arm.preference is not None:
-            more["preference"] = recipe_id(self.store, self.release, arm.preference, self.device)
-        config: Any = arm.options.model_copy(update=more)
-        options: MsrConfig = config
-        return options
+        return options_of(self.store, self.release, self.cell, self.device)
 
     def _material(self, config: MsrConfig) -> Material:
-        from ingest.describe.transformers_vlm import sees
-
-        looks = sees(resolve(self.store.root, config.model).folder)
-        return material(self.store, self.release, self.log, config, sees=looks)
+        return material_of(self.store, self.release, self.log, config)
 
     def _rate_folder(self, rate: float) -> Path:
         return self.folder / f"rate-{rate:g}"
@@ -236,10 +226,11 @@ class MsrWork(Work):
         cell, test = self.cell, found.get("test")
         told: dict[str, Any] = {}
         if cell.of in ("fine-tuned", "zero-shot"):
-            tell = self._material(self._options()).tell
-            told = texts_of(tell(self.pairs.parts["test"]))
+            asked = self._material(self._options())
+            told = texts_of(asked.tell(self.pairs.parts["test"]))
             about = {
                 **about,
+                "shown": shown(asked, self.pairs),
                 "model": resolve(self.store.root, self._options().model).ref.model_dump(mode="json"),
             }
         return {
@@ -313,4 +304,5 @@ def _learned(run: Run) -> int:
 
 def _line(rate: float, row: Mapping[str, Any]) -> str:
     best = ", best" if row.get("best") else ""
-    return f"rate {rate:g}, epoch {row['epoch']}: loss {row['loss']:.4f}, validation AUC {row['valid_auc']:.4f}{best}"
+    valid = f", validation AUC {row['valid_auc']:.4f}{best}" if "valid_auc" in row else ""
+    return f"rate {rate:g}, epoch {row['epoch']}: loss {row['loss']:.4f}{valid}"
