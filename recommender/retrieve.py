@@ -27,7 +27,7 @@ from recommender.runs import Run, open_run, promoted
 if TYPE_CHECKING:
     from featurestore.index import Index
     from recommender.model import SequentialModel
-    from recommender.msr.rerank import Reranker
+    from recommender.msr.rerank import Rerankers
     from recommender.served import Served
 
 METADATA = b"dualview.answer"
@@ -59,7 +59,6 @@ class Retriever:
     def __init__(self, root: str | Path, release: Any, run: str | None = None) -> None:
         self.root, self.release = Path(root), release
         self._asked_run = run
-        self._last_reranker: Reranker | None = None
 
     @classmethod
     def open(cls, store: Any, run: str | None = None, release: str = "latest") -> Retriever:
@@ -117,7 +116,7 @@ class Retriever:
         if (user is None) == (history is None):
             raise BadInput("recommend takes a user or a history, one of the two")
         taken = _candidates(k, rerank, depth)
-        reranker = None if rerank is None else self._reranker(rerank, device)
+        reranker = None if rerank is None else self.rerankers.get(rerank, device)
         ready = self._ready
         ids = self._taken_by(user) if user is not None else self._known(history or [])
         rows = ready.served.rows_of(ids)
@@ -153,14 +152,12 @@ class Retriever:
             facts["rerank"] = reranker.facts(new)
         return table.replace_schema_metadata({METADATA: json.dumps(facts)})
 
-    def _reranker(self, name: str, device: str) -> Reranker:
-        """The last one is kept, since its model is. "msr" is looked up each time: a newer run may have come."""
-        from recommender.msr.rerank import Reranker
+    @cached_property
+    def rerankers(self) -> Rerankers:
+        """The fine-tuned runs that put candidates into their order."""
+        from recommender.msr.rerank import Rerankers
 
-        asked, kept = Reranker(self.root, self.release, name, device), self._last_reranker
-        if kept is None or (kept.run.name, kept.device) != (asked.run.name, asked.device):
-            kept = self._last_reranker = asked
-        return kept
+        return Rerankers(self.root, self.release)
 
     @property
     def run(self) -> Run:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from featurestore.errors import BadInput, NotFound
 from recommender.events import EventLog, Strings
+from recommender.msr import lora
 from recommender.msr.config import HISTORY
 from recommender.msr.examples import Shelf, history
 from recommender.msr.material import VARIANTS, Told
@@ -41,6 +42,21 @@ class Reranked:
     made: bool
 
 
+class Rerankers:
+    """The re-ranker that was asked last is kept, since its model is large; one for all who ask of a release."""
+
+    def __init__(self, root: Path, release: Any) -> None:
+        self.root, self.release = root, release
+        self._last: Reranker | None = None
+
+    def get(self, name: str, device: str = "auto") -> Reranker:
+        """As of now: a newer run, or newer weights of the same one, are opened anew. Raises as `Reranker` does."""
+        asked, kept = Reranker(self.root, self.release, name, device), self._last
+        if kept is None or kept.key != asked.key:
+            kept = self._last = asked
+        return kept
+
+
 class Reranker:
     """A fine-tuned run on a release. Everything is opened when it is first needed and then kept."""
 
@@ -48,6 +64,9 @@ class Reranker:
         """name: a run, or "msr": the newest of this kind. Raises NotFound, BadInput for a run of another kind."""
         self.root, self.release, self.device = root, release, device
         self.run: Run = open_run(root, LATEST if name == NEWEST else name, MSR)
+        weights = self.run.folder / lora.FOLDER / lora.WEIGHTS
+        written = weights.stat().st_mtime_ns if weights.exists() else 0
+        self.key = (self.run.name, written, device)
 
     def rank(self, user: str | None, ids: Strings, candidates: list[str]) -> Reranked:
         """ids: item ids of the user's events, oldest first, or of a history that was given (user None). candidates:

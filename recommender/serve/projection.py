@@ -103,7 +103,8 @@ def _fewer(vectors: Float32) -> tuple[Float32, float]:
 
     n, d = vectors.shape
     fitted = _unit(vectors[np.unique(np.linspace(0, n - 1, min(n, FITTED)).astype(np.int64))])
-    pca = PCA(min(FEWER, d, len(fitted)), svd_solver="covariance_eigh").fit(fitted)
+    with np.errstate(invalid="ignore"):  # the variance of vectors that are all alike is nothing
+        pca = PCA(min(FEWER, d, len(fitted)), svd_solver="covariance_eigh").fit(fitted)
     parts = [pca.transform(_unit(vectors[at : at + ROWS])) for at in range(0, n, ROWS)]
     return np.concatenate(parts).astype(np.float32), float(pca.explained_variance_ratio_[:2].sum())
 

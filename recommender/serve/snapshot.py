@@ -31,6 +31,7 @@ from recommender.serve.encoding import Encoding
 if TYPE_CHECKING:
     from featurestore.release import Release
     from featurestore.store import Store
+    from recommender.msr.rerank import Rerankers
     from recommender.serve.settings import Settings
 
 log = logging.getLogger("dualview.serve")
@@ -183,13 +184,20 @@ class Snapshot:
         if not usable(asked):
             raise NotFound(f"run {name} has no weights yet", remedy="ask again when it has trained")
         opened = Retriever(self.root, self.release, name)
-        opened.log = self.log  # one for all runs
+        opened.log, opened.rerankers = self.log, self.rerankers  # one for all runs
         opened.run  # noqa: B018  # opened here, under the lock
         return opened
 
     def has_opened(self, run: str | None) -> bool:
         """Whether `retriever` answers at once."""
         return (run or self.run) in self._retrievers
+
+    @cached_property
+    def rerankers(self) -> Rerankers:
+        """One language model at a time, whichever run it re-ranks for."""
+        from recommender.msr.rerank import Rerankers
+
+        return Rerankers(self.root, self.release)
 
     @cached_property
     def log(self) -> EventLog:

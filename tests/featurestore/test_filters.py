@@ -300,6 +300,7 @@ def test_threads_do_not_meet() -> None:
         ("price < 3 price", "cannot be read from here on", "grammar"),
         ("price < 'x", "cannot be read", "grammar"),
         ("price = 1e999", "not a number", "grammar"),
+        ("price < 1" + 400 * "0", "not a number", "grammar"),
         ("price IN ()", "lists no value", "grammar"),
         ("1 = 1", "needs a column", "grammar"),
         ("true", "not part of a filter", "grammar"),

@@ -4,6 +4,7 @@ candidates put into a fine-tuned run's order."""
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -403,6 +404,12 @@ def test_a_preference_that_is_not_kept_is_made_where_no_model_is_asked(tmp_path:
     after = facts(Retriever.open(store, run=sequential.name).recommend("u0", k=2, rerank=run.name))["rerank"]
     assert (after["preference"]["step"], after["preference"]["events_behind"]) == (3, 0)
     assert json.dumps(after)
+    kept = retriever.rerankers
+    assert kept.get(run.name) is kept.get(run.name)
+    (weights,) = run.folder.rglob("adapter_model.safetensors")
+    before = kept.get(run.name)
+    os.utime(weights, ns=(1, 1))
+    assert kept.get(run.name) is not before  # it has trained on
     written = Reranker(store.root, store.release("latest"), run.name)._written
     assert written(["gone", "lost", "sold out", "i01"]) == written(["i01"]), (
         "a release says nothing of what is gone"

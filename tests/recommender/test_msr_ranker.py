@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from featurestore.errors import BadInput, NotFound
 from recommender.msr import models
+from recommender.msr.cache import after
 from recommender.msr.examples import Example
+from recommender.msr.prompt import Batch
 from recommender.msr.ranker import Ranker, SlowRanking
 from tests.recommender import asking
 from tests.recommender.asking import LIKES, SEEING
@@ -140,3 +143,20 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         Ranker.open(asking.folder("llm"), adapter=tmp_path, config=asking.config("llm"), device="cpu")
     with pytest.raises(BadInput, match="reads no pictures"):
         Ranker.open(asking.folder("llm"), config=asking.config("llm", image=True), device="cpu")
+
+
+def test_pixels_are_not_cut_however_many_numbers_a_patch_has() -> None:
+    ids = torch.arange(24).view(2, 12)
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": torch.zeros_like(ids),
+        "pixel_values": torch.rand(
+            2, 12
+        ),  # as many numbers a patch as there are tokens, as many patches as prompts
+        "image_grid_thw": torch.ones(2, 12),
+    }
+    cut = after(Batch(inputs, torch.tensor([11, 11])), 5, torch.device("cpu"))
+    assert {name: value.shape[1] for name, value in cut.items()} == {
+        "input_ids": 7, "attention_mask": 12, "mm_token_type_ids": 7, "pixel_values": 12, "image_grid_thw": 12,
+    }  # fmt: skip

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from featurestore.errors import BadInput
+from featurestore.errors import BadInput, did_you_mean
 from featurestore.query import Mode, chosen_features, default_feature, without_vector
 from featurestore.query import Query as Question
 from featurestore.search import facts, search
@@ -40,6 +40,7 @@ async def similar(service: Serving, asked: SimilarTo) -> Response:
 
 @router.post("/image", response_model=Similar, responses=refusals(400, 403, 404, 413, 422))
 async def similar_to_picture(
+    request: Request,
     service: Serving,
     image: Annotated[UploadFile, File(description="A picture: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.")],
     options: Annotated[
@@ -47,6 +48,14 @@ async def similar_to_picture(
     ] = "{}",
 ) -> Response:
     """The nearest items to a picture, and to items or a text beside it."""
+    for name in await request.form():
+        if name not in ("image", "options"):
+            raise BadInput(
+                f"no field of the form is called '{name}'",
+                remedy=f'the picture stands in `image`, all else in `options`: {{"{name}": ...}}'
+                if name in SimilarToPicture.model_fields
+                else did_you_mean(name, ("image", "options")),
+            )
     asked = _options(options)
     check_k(asked.k, service)
     content = await image.read(service.settings.max_body + 1)

@@ -8,7 +8,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -170,11 +170,20 @@ class Served:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         return self.ask("POST", path, body, {"content-type": "application/json"})
 
-    def upload(self, image: bytes, options: str = "{}", *, filename: str = "p.png") -> Answer:
+    def upload(
+        self,
+        image: bytes,
+        options: str = "{}",
+        *,
+        filename: str = "p.png",
+        more: Mapping[str, str] | None = None,
+    ) -> Answer:
         edge = b"----edge"
         head = f'Content-Disposition: form-data; name="image"; filename="{filename}"\r\n\r\n'.encode()
-        told = b'Content-Disposition: form-data; name="options"\r\n\r\n' + options.encode()
-        body = b"--" + edge + b"\r\n" + head + image + b"\r\n--" + edge + b"\r\n" + told
+        body = b"--" + edge + b"\r\n" + head + image
+        for name, value in ({"options": options} | dict(more or {})).items():
+            told = f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode()
+            body += b"\r\n--" + edge + b"\r\n" + told
         body += b"\r\n--" + edge + b"--\r\n"
         kind = {"content-type": f"multipart/form-data; boundary={edge.decode()}"}
         return self.ask("POST", "/v1/similar/image", body, kind)

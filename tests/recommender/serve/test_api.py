@@ -127,6 +127,9 @@ def test_an_answer_explains_itself(served: Served) -> None:
 def test_a_picture_finds_its_item(served: Served, asked_store: Store) -> None:
     picture = (asked_store.root.parent / "pictures" / "13.png").read_bytes()
     assert ranking(served.upload(picture, '{"k": 1}'))[0][0] == IDS[13]
+    refused = served.upload(picture, '{"k": 1}', more={"k": "3"})
+    assert refused.status == 400
+    assert "no field of the form is called 'k'" in refused.error["message"]
     assert len(ranking(served.upload(picture, '{"k": 3, "items": ["i001"], "features": {"image": 1}}'))) == 3
 
 

@@ -68,6 +68,19 @@ def test_items_that_are_no_landmark_lie_among_their_own_kind(monkeypatch: pytest
     assert (nearest == kind).all()
 
 
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_vectors_that_are_all_alike_lie_on_one_point(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.full((30, 16), value, np.float32)
+    for layout in projection.LAYOUTS:
+        points, explained = project(vectors, layout)
+        assert (points.any(), explained) == (False, None)
+    monkeypatch.setattr(projection, "LANDMARKS", 10)
+    most = np.full((2000, 16), 0.3, np.float32)
+    most[0] = np.eye(16)[3]  # one that is another, and no landmark
+    assert 0 not in np.random.default_rng(0).permutation(2000)[:10]
+    assert np.isfinite(project(most, "neighbours")[0]).all()
+
+
 def test_the_same_vectors_give_the_same_map_and_a_few_are_no_trouble() -> None:
     vectors = np.random.default_rng(2).standard_normal((90, 20)).astype(np.float32)
     for layout in projection.LAYOUTS:
