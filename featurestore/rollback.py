@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featurestore import definitions as defs
-from featurestore import files, journal, pending, schema
+from featurestore import files, journal, pending, schema, status
 from featurestore import release as releases
 from featurestore.errors import BadInput, Conflict, Stale
 from featurestore.release import Release
@@ -29,7 +29,8 @@ class RollbackReport:
 
     tables: those that got a new version. unpublished: tables with changes that no release holds, which were given up
     (or, in a dry run, would have to be). kept_as: the file that keeps a features.toml that was replaced. published: the
-    release that serves the old content.
+    release that serves the old content. prompts: files of prompts that are not what they were then, which stay as they
+    are: while they do, what was written by them is not current.
     """
 
     release: str
@@ -37,6 +38,7 @@ class RollbackReport:
     unpublished: list[str]
     kept_as: str | None
     published: str | None
+    prompts: list[str]
     dry_run: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,6 +128,12 @@ def _intent(store: Store, chosen: Release) -> dict[str, Any]:
         "lock": lock,
         "changed": text != store.definitions_text() or lock != defs.entries(store.locked()),
         "unpublished": _unpublished(store, today),
+        "prompts": sorted(
+            name
+            for entry in lock.values()
+            for name, sha256 in entry.get("files", {}).items()
+            if status.sha256_of(store.root / name) != sha256
+        ),
         "recall": chosen.recall,
     }
 
@@ -174,5 +182,6 @@ def _report(release: str, intent: dict[str, Any], *, dry_run: bool) -> RollbackR
         unpublished=intent["unpublished"],
         kept_as=intent["kept_as"],
         published=None,
+        prompts=intent.get("prompts", []),
         dry_run=dry_run,
     )

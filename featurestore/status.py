@@ -146,7 +146,7 @@ def _key(store: Store, reasons: dict[str, str]) -> str:
         versions,
         [feature.model_dump(mode="json") for feature in store.definitions],
         files.sha256_file(locked) if locked.exists() else None,
-        [_sha256(store.root / name) for each in store.locked().values() for name in sorted(each.files)],
+        [sha256_of(store.root / name) for each in store.locked().values() for name in sorted(each.files)],
         release.names(store.root),
         reasons,
     ]
@@ -232,7 +232,7 @@ def outdated(root: Path, definitions: Definitions, locked: dict[str, Locked], fe
             f"features.toml changed since; {'an import' if imported else 'materialize'} makes the new recipe"
         )
     for name, sha256 in locked[feature].files.items():
-        if _sha256(root / name) != sha256:
+        if sha256_of(root / name) != sha256:
             return f"{name} changed since; materialize makes the new recipe"
     for above, recipe_id in locked[feature].recipe.upstream:
         if above not in locked or locked[above].recipe.id != recipe_id:
@@ -242,7 +242,7 @@ def outdated(root: Path, definitions: Definitions, locked: dict[str, Locked], fe
     return None
 
 
-def _sha256(path: Path) -> str | None:
+def sha256_of(path: Path) -> str | None:
     """None where the file is gone."""
     try:
         return files.sha256_file(path)

@@ -32,7 +32,7 @@ def fit_transform(store: Store, feature: str, refit: bool = False, *, wait: floa
         begun = time.monotonic()
         definition = _fittable(store, feature, refit, Models(store.root))
         before = store.recipe(feature)
-        recipe = resolve(store, definition)[0]
+        recipe = resolve(store, definition, refit=True)[0]
         facts = store.locked()[feature].fitted or {}
         journal.record(
             store.root,

@@ -109,7 +109,10 @@ def ingest(
     with nullcontext() if dry_run else store.lock("ingest", wait):
         tables = store.tables
         if format is None:
-            read = _read_both(items, interactions, read_mapping(mapping), images_root, progress)
+            said = read_mapping(mapping)
+            if items is None:
+                _check_log_only(said, images_root)
+            read = _read_both(items, interactions, said, images_root, progress)
         else:
             read = _read_format(items, format, images_root, progress)
         raw_items, raw_events, said = read.items, read.events, read.mapping
@@ -168,6 +171,18 @@ def _check_call(
     if interactions is None and replace:
         raise BadInput(
             "replace_interactions needs interactions to replace the log by", remedy="name the log too"
+        )
+
+
+def _check_log_only(said: Mapping, images_root: Any) -> None:
+    """What is said of a catalogue is refused where none is given."""
+    about = sorted(said.model_fields_set - {"interactions"})
+    if images_root is not None:
+        about.append("images")
+    if about:
+        raise BadInput(
+            f"{', '.join(about)}: this is about items, and no items were given",
+            remedy="name the catalogue too, or put what is meant for the log under [interactions]",
         )
 
 

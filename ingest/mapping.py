@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,10 +114,19 @@ def read_mapping(given: str | Path | Mapping | None) -> Mapping:
     return mapping
 
 
-def apply_names(raw: Raw, mapping: SourceMapping) -> pa.Table:
+def our_name(name: str, mapping: SourceMapping, known: Iterable[str] = ()) -> str:
+    """What a column of a source is called here: as the mapping says, and where only case differs, which SQL ignores,
+    as one that is known.
+    """
+    ours = mapping.rename.get(name, name).strip()
+    return {each.lower(): each for each in known}.get(ours.lower(), ours)
+
+
+def apply_names(raw: Raw, mapping: SourceMapping, known: Iterable[str] = ()) -> pa.Table:
     """The source's table under our names: dropped and renamed as said, every name fit to be a column of a table.
 
-    Raises BadInput for names that are empty, twice there, reserved, or that the mapping names and the source has not.
+    known: columns that there are, or that mean something. Raises BadInput for names that are empty, twice there,
+    reserved, or that the mapping names and the source has not.
     """
     names = list(raw.table.column_names)
     for said, where in ((mapping.rename, "rename"), (mapping.drop, "drop")):
@@ -128,7 +138,7 @@ def apply_names(raw: Raw, mapping: SourceMapping) -> pa.Table:
                 )
     keep = [place for place, name in enumerate(names) if name not in mapping.drop]
     table = raw.table.select(keep)
-    ours = [mapping.rename.get(name, name).strip() for name in table.column_names]
+    ours = [our_name(name, mapping, known) for name in table.column_names]
     for place, name in enumerate(ours, start=1):
         problem = _unfit(name)
         if problem:

@@ -19,7 +19,7 @@ from featurestore import schema
 from featurestore.definitions import DOCUMENT, FeatureDef
 from featurestore.errors import BadInput, did_you_mean
 from featurestore.recipe import COLUMN, FEATURE, Recipe, table_name
-from featurestore.schema import ValueKind
+from featurestore.schema import State, ValueKind
 from ingest.describe import base as describers
 from ingest.describe import recipes, stored
 from ingest.document import documents
@@ -155,10 +155,13 @@ def draft(
     )
 
 
-def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tuple[Recipe, tuple[str, ...]]:
+def resolve(
+    store: Store, definition: FeatureDef, *, device: str = "auto", refit: bool = False
+) -> tuple[Recipe, tuple[str, ...]]:
     """Make and lock the recipe of a definition, fitting where its encoder is fitted; what it reads is resolved already.
 
-    Returns the recipe and notes for the user. The caller holds the writer's lock. Raises BadInput, ModelUnavailable.
+    refit: fit anew even where all but the fit is as it was. Returns the recipe and notes for the user. The caller holds
+    the writer's lock. Raises BadInput, ModelUnavailable.
     """
     recipe = draft(store, definition, store.recipes(), Models(store.root), device)
     if definition.kind == schema.DESCRIBE:
@@ -173,6 +176,15 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
     if not fitted(definition):
         store.lock_recipe(definition.name, recipe)
         return recipe, ()
+    before = store.locked().get(definition.name)
+    if (
+        not refit
+        and before is not None
+        and before.recipe.artifacts
+        and _but_fit(before.recipe) == _but_fit(recipe)
+    ):
+        store.lock_recipe(definition.name, before.recipe, before.fitted, before.files)
+        return before.recipe, ()  # features.toml says the same in other words
     maker = base.maker(definition.kind, definition.encoder)
     corpus = list(texts(store, recipe, rows=FIT_ROWS))
     fit = maker.fit(corpus, recipe.options)
@@ -187,7 +199,24 @@ def resolve(store: Store, definition: FeatureDef, *, device: str = "auto") -> tu
         "notes": list(fit.notes),
     }
     store.lock_recipe(definition.name, recipe, facts)
-    return recipe, fit.notes
+    return recipe, (*fit.notes, *_too_early(store, definition.name, recipe, len(corpus)))
+
+
+def _but_fit(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"dim": 1, "artifacts": {}})
+
+
+def _too_early(store: Store, feature: str, recipe: Recipe, texts: int) -> Iterator[str]:
+    """A word on each feature that a fit read before it was whole: the fit stays as it is."""
+    for name, _ in recipe.upstream:
+        states = store.plan(name)["state"]
+        left = len(states) - int(pc.sum(pc.equal(states, State.CURRENT)).as_py() or 0)
+        if left:
+            count = f"{texts:,} {'text' if texts == 1 else 'texts'}"
+            yield (
+                f"fitted on {count} while {left:,} cells of '{name}' were not there; once they are: "
+                f"dualview fit {store.root} {feature} --refit"
+            )
 
 
 def fitted(definition: FeatureDef) -> bool:

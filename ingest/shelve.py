@@ -167,7 +167,8 @@ class _Shelf:
             self.written += 1
         else:
             stored = self._stored[read.sha256]
-            if (stored.root, stored.path) == (self.root.folder, read.path) or not stored.file.exists():
+            here = (stored.root, stored.path) == (self.root.folder, read.path)
+            if here or not _untouched(stored):
                 self._moved[read.sha256] = place
             if "original" in read.row:
                 self._originals[read.sha256] = {"sha256": read.sha256, "original": read.row["original"]}
@@ -182,6 +183,15 @@ class _Shelf:
         for sha256, row in self._new.items():
             self._stored[sha256] = _located(row)
         self._new, self._moved, self._originals, self._bytes = {}, {}, {}, 0
+
+
+def _untouched(stored: images.Located) -> bool:
+    """Whether the file that a picture was read from is there, and as it was then."""
+    try:
+        found = stored.file.stat()
+    except OSError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (stored.bytes, stored.mtime_ns)
 
 
 def _located(row: dict[str, Any]) -> images.Located:

@@ -19,7 +19,7 @@ from featurestore.errors import BadInput, did_you_mean
 from featurestore.interactions import ordinals
 from featurestore.schema import EVENT, IMAGE, ITEM_ID, POSITION, TIMESTAMP, TITLE, USER_ID, VALUE
 from ingest.columns import LIST, convert, infer, plain
-from ingest.mapping import ColumnSpec, SourceMapping, apply_names
+from ingest.mapping import ColumnSpec, SourceMapping, apply_names, our_name
 from ingest.raw import Raw, Rejects
 from ingest.times import to_seconds
 
@@ -60,10 +60,13 @@ def clean_items(raw: Raw, mapping: SourceMapping, fixed: dict[str, pa.DataType])
     """Type and check a catalogue. fixed: the types of columns that the store has already. Rejected rows go to
     `raw.rejects`.
     """
-    table = apply_names(raw, mapping)
+    known = [ITEM_ID, TITLE, IMAGE, *fixed]
+    table = apply_names(raw, mapping, known)
     _needs(table, ITEM_ID, raw.name)
     given, lines, rejects = table, raw.lines, raw.rejects
-    theirs = {mapping.rename.get(name, name).strip(): name for name in raw.table.column_names}
+    theirs = {
+        our_name(name, mapping, known): name for name in raw.table.column_names if name not in mapping.drop
+    }
     unread = {ours: rejects.lines_of(name) for ours, name in theirs.items()}  # by the reader
     keys, usable = _keys(table.column(ITEM_ID), ITEM_ID, given, lines, rejects, raw.name)
     repeated = usable & ~_first_of_each(keys, usable)
@@ -103,7 +106,7 @@ def clean_items(raw: Raw, mapping: SourceMapping, fixed: dict[str, pa.DataType])
 
 def clean_events(raw: Raw, mapping: SourceMapping, known: pa.ChunkedArray) -> Events:
     """Type and check a log. known: every item_id of the store; rows that name another one are set aside."""
-    table = apply_names(raw, mapping)
+    table = apply_names(raw, mapping, (USER_ID, ITEM_ID, TIMESTAMP, POSITION, VALUE, RATING))
     if VALUE not in table.column_names and RATING in table.column_names:
         table = table.rename_columns([VALUE if name == RATING else name for name in table.column_names])
     for name in (USER_ID, ITEM_ID):

@@ -36,6 +36,11 @@ def run(
     if report.kept_as:
         kept = "would be kept" if dry_run else "is kept"
         console.say(f"today's features.toml {kept} as {report.kept_as}")
+    if report.prompts:
+        console.warn(
+            f"{', '.join(report.prompts)} is not what it was at release {report.release}: put it back, or the next "
+            "materialize has everything written anew by today's"
+        )
     if report.unpublished and dry_run:
         console.warn(
             f"no release holds the changes in {', '.join(report.unpublished)}: publish, or --discard"

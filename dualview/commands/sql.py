@@ -24,6 +24,7 @@ def run(
     from featurestore.store import Store
 
     answer = Store.open(store).sql(query, release=release)
+    answer = answer.rename_columns(_apart(answer.column_names))
     if json:
         console.as_json(answer.to_pylist())
         return
@@ -32,3 +33,15 @@ def run(
     console.table(None, shown.column_names, rows, plain=True)
     if answer.num_rows > limit:
         console.say(f"{limit:,} of {answer.num_rows:,} rows; --limit shows more")
+
+
+def _apart(names: list[str]) -> list[str]:
+    """The names, each once: what comes again is numbered, as DuckDB does in a table."""
+    found: list[str] = []
+    for name in names:
+        free, number = name, 0
+        while free in found or (number and free in names):
+            number += 1
+            free = f"{name}_{number}"
+        found.append(free)
+    return found

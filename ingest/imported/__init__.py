@@ -160,6 +160,8 @@ class _Import:
             plan = cells.plan(store.tables, store.recipes() | {self.feature: recipe}, self.feature)
             place = pc.index_in(self.source.ids, value_set=plan[schema.ITEM_ID].combine_chunks())
             unknown = self.source.ids.filter(place.is_null())
+            if not len(place):
+                raise BadInput("the file holds no row", remedy="check that it is the one that was meant")
             if len(unknown) == len(place):
                 raise BadInput(
                     f"none of the {len(place):,} ids in the file is an item of this store (the first: '{unknown[0]}')",

@@ -2,7 +2,8 @@
 
 Line numbers are physical lines of the file (1-based, the header counts), true also after cells with line breaks in
 quotes. A record with too few or too many cells is set aside alone. A quote that is opened and never closed would
-swallow the rest of the file: its line is set aside and reading goes on with the next one. An empty cell, quoted or
+swallow the rest of the file, one that is closed in the wrong place some rows: its line is set aside and reading goes on
+with the next one. An empty cell, quoted or
 not, is NULL.
 """
 
@@ -42,7 +43,9 @@ def read_csv(path: Path, mapping: SourceMapping, names: list[str] | None = None)
     lines: list[np.ndarray] = []
     for _ in range(UNCLOSED_MAX):
         table, starts, bad = _parse(path, mapping.encoding, delimiter, names, skip)
-        unclosed = _unclosed(table, starts, bad, last)
+        never = _unclosed(table, starts, bad, last)
+        early = _misquoted(path, mapping.encoding, delimiter, table, starts, bad)
+        unclosed = min((line for line in (never, early) if line is not None), default=None)
         if unclosed is not None:
             table, starts = table.filter(pa.array(starts < unclosed)), starts[starts < unclosed]
             bad = [entry for entry in bad if entry[0] < unclosed]
@@ -54,9 +57,10 @@ def read_csv(path: Path, mapping: SourceMapping, names: list[str] | None = None)
         if unclosed is None:
             break
         text = _physical_line(path, mapping.encoding, unclosed)
-        reason = (
-            "a quote is opened on this line and never closed; the next lines were read as rows of their own"
-        )
+        reason = "a quote is opened on this line and never closed"
+        if unclosed == early:
+            reason = "a quote that this line opens is not closed where a cell ends"
+        reason += "; the next lines were read as rows of their own"
         rejects.add(unclosed, None, "unclosed_quote", reason, json.dumps({"text": text}, ensure_ascii=False))
         unreadable += 1
         skip = unclosed
@@ -183,6 +187,50 @@ def _unclosed(table: pa.Table, starts: np.ndarray, bad: list[tuple[int, str, str
         return None
     final = table.column(table.num_columns - 1)[-1].as_py()
     return last_valid if final is not None and ("\n" in final or "\r" in final) else None
+
+
+def _misquoted(
+    path: Path,
+    encoding: str,
+    delimiter: str,
+    table: pa.Table,
+    starts: np.ndarray,
+    bad: list[tuple[int, str, str]],
+) -> int | None:
+    """First line of the first record over several lines in which text follows a closing quote, else None.
+
+    Arrow takes such text for part of the cell: `"15"",9.99`, where one quote was meant, goes on to the next quote there
+    is, lines later. Rare: only records with line breaks are looked at.
+    """
+    wide = [line for line, text, _ in bad if re.search(LINE_BREAK, text) and not _strict(text, delimiter)]
+    first = min(wide, default=None)
+    breaks = _line_breaks(table)
+    ends = dict(zip(starts[breaks > 0].tolist(), (starts + breaks)[breaks > 0].tolist(), strict=True))
+    if not ends:
+        return first
+    with opened(path) as file:
+        text = io.TextIOWrapper(file, encoding=codec_name(encoding), newline="")
+        begun, end, record = 0, 0, [""]
+        for number, line in enumerate(text, start=1):
+            if number in ends:
+                begun, end, record = number, ends[number], []
+            if number <= end:
+                record.append(line)
+            if number == end and not _strict("".join(record), delimiter):
+                first = begun if first is None else min(first, begun)
+                break
+        text.detach()
+    return first
+
+
+def _strict(record: str, delimiter: str) -> bool:
+    """Whether every quote of a record is closed where its cell ends."""
+    if len(record) > csv.field_size_limit():
+        return True  # Python's reader takes no cell of that length
+    try:
+        return len(list(csv.reader(io.StringIO(record, newline=""), delimiter=delimiter, strict=True))) == 1
+    except csv.Error:
+        return False
 
 
 def _physical_line(path: Path, encoding: str, number: int) -> str:

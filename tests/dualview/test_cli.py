@@ -165,6 +165,8 @@ def test_an_audit_ends_with_one_where_a_check_is_violated(store: Path, tmp_path:
 
 def test_sql_answers_and_refuses_to_write(store: Path) -> None:
     assert asked("sql", store, "select count(*) as n from items") == [{"n": 160}]
+    assert asked("sql", store, "select 1 as a, 2 as a, 3 as a_1") == [{"a": 1, "a_2": 2, "a_1": 3}]
+    cli("sql", store, "select 1 as a, 2 as a")
     cli("sql", store, "delete from items", code=1)
     cli("sql", store, "select * from read_text('/etc/hostname')", code=1)
 

@@ -300,6 +300,37 @@ def test_the_template_gives_the_items_text_as_it_stands(store: Store) -> None:
     assert not spooled(store)
 
 
+def test_a_fit_on_texts_that_are_not_all_there_says_so_and_stays_when_nothing_changed(store: Store) -> None:
+    own = '[features.own]\nkind = "describe"\ninputs = ["text"]\nencoder = "template"\n'
+    vector = '[features.vector]\nkind = "embed_text"\ninputs = ["own"]\nencoder = "tfidf_svd"\n'
+    declare(store, own + vector)
+    fill(store)
+    (note,) = [each for each in reports(store, sample=2)["vector"].notes if "--refit" in each]
+    assert "fitted on 1 text while 4 cells of 'own' were not there" in note
+    fitted = store.recipe("vector")
+    assert not any("--refit" in each for each in reports(store)["vector"].notes)
+    declare(store, own + 'prompt = "text@1"\n' + vector)  # what it is anyhow
+    assert store.outdated("vector")
+    found = reports(store)
+    assert (found["own"].ok, found["vector"].ok) == (0, 0)
+    assert store.recipe("vector") == fitted
+    assert store.status().current
+
+
+def test_a_rollback_names_prompts_that_are_not_what_they_were(store: Store, teller: Teller) -> None:
+    declare(store, one("text.md", '["text"]'))
+    fill(store)
+    materialize(store)
+    store.publish()
+    before = (store.root / "text.md").read_text()
+    (store.root / "text.md").write_text(before + "Briefly.\n")
+    materialize(store)
+    store.publish()
+    assert store.rollback("0001").prompts == ["text.md"]
+    (store.root / "text.md").write_text(before)
+    assert store.status().current
+
+
 # ---- what is kept of an answer
 
 

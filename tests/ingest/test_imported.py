@@ -95,6 +95,15 @@ def test_vectors_are_joined_by_id_and_the_feature_is_declared(store: Store, tmp_
     assert store.publish().facts("clip")["coverage"]["ok"] == 6
 
 
+def test_a_file_without_a_row_is_refused(store: Store, tmp_path: Path) -> None:
+    empty = pa.table(
+        {"item_id": pa.array([], pa.string()), "vector": pa.array([], pa.list_(pa.float32(), 4))}
+    )
+    pq.write_table(empty, tmp_path / "empty.parquet")
+    with pytest.raises(BadInput, match="no row"):
+        bring(store, tmp_path / "empty.parquet")
+
+
 def test_the_same_file_again_writes_nothing(store: Store, tmp_path: Path) -> None:
     path = npy(tmp_path, vectors())
     bring(store, path, revision="abc")

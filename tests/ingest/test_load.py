@@ -344,6 +344,34 @@ def test_two_items_may_share_a_picture_under_two_names(store: Store, shop: Path)
     assert versions(store) == before
 
 
+def test_a_picture_whose_file_holds_another_now_is_read_where_it_still_is(store: Store, shop: Path) -> None:
+    shared = (shop / "images" / "a.png").read_bytes()
+    (shop / "images" / "b.png").write_bytes(shared)
+    ingest(store, shop / "items.csv")
+    picture(shop / "images" / "a.png", 5)
+    ingest(store, shop / "items.csv")
+    rows = {row["item_id"]: row["_image_sha256"] for row in live(store.tables).to_pylist()}
+    assert rows["b"] == hashlib.sha256(shared).hexdigest() != rows["a"]
+    assert images.Originals(store.tables).open_bytes(rows["b"]) == shared
+
+
+def test_a_name_that_is_spelled_in_other_letters_is_the_column_that_there_is(
+    store: Store, tmp_path: Path
+) -> None:
+    def items(header: str, *rows: str) -> None:
+        ingest(store, text(tmp_path, "\n".join([header, *rows]) + "\n"))
+
+    items("Item_ID,Title,Brand", "a,shoe,Runwell", "b,mug,Cuppa")
+    items("item_id,TITLE,brand", "a,shoe,Other")
+    found = {row["item_id"]: row for row in live(store.tables).to_pylist()}
+    assert (found["a"]["title"], found["a"]["Brand"], found["b"]["Brand"]) == ("shoe", "Other", "Cuppa")
+    assert "brand" not in found["a"]
+    events = text(tmp_path, "User_id,ITEM_ID,Timestamp\nu,a,10\n", "log.csv")
+    report = ingest(store, interactions=events)
+    assert report.events is not None
+    assert report.events.added == 1
+
+
 def test_a_catalogue_that_moved_is_found_at_its_new_place(store: Store, shop: Path) -> None:
     ingest(store, shop / "items.csv")
     moved = shop.rename(shop.with_name("moved"))
@@ -501,6 +529,14 @@ REFUSED: dict[str, tuple[Callable[[Store, Path], Any], str]] = {
     "replacing by nothing": (
         lambda s, f: ingest(s, f / "items.csv", replace_interactions=True),
         "replace_interactions",
+    ),
+    "pictures of no items": (
+        lambda s, f: ingest(s, interactions=f / "events.csv", images_root=f),
+        "images: this is about items",
+    ),
+    "a mapping of no items": (
+        lambda s, f: ingest(s, interactions=f / "events.csv", mapping=text(f, 'drop = ["zzz"]', "m.toml")),
+        "drop: this is about items",
     ),
     "a dict": (lambda s, f: ingest(s, {"item_id": [1]}), "a dict"),
 }

@@ -85,6 +85,28 @@ def test_two_quotes_that_are_never_closed_do_not_pair_up_at_the_end(tmp_path: Pa
     assert [entry[:2] for entry in set_aside(raw)] == [(2, "unclosed_quote")]
 
 
+def test_a_quote_that_is_closed_in_the_wrong_place_costs_only_its_own_line(tmp_path: Path) -> None:
+    lines = [
+        "item_id,title,price",
+        '4,"a ""wide"" one\nof two lines",1',
+        '5,"Monitor 15"",9.99',
+        '6,"Keyboard",3.50',
+    ]
+    lines += ["7,mouse,2", '8,"x\ry",3', '9,"Screen 24"" flat"",1.5', '10,"pad\nof two",4']
+    raw = read(tmp_path / "a.csv", "\n".join(lines) + "\n")
+    assert raw.table["item_id"].to_pylist() == ["4", "6", "7", "8", "10"]
+    assert raw.lines.tolist() == [2, 5, 6, 7, 10]
+    assert raw.table["title"].to_pylist() == [
+        'a "wide" one\nof two lines',
+        "Keyboard",
+        "mouse",
+        "x\ry",
+        "pad\nof two",
+    ]
+    assert [entry[:2] for entry in set_aside(raw)] == [(4, "unclosed_quote"), (9, "unclosed_quote")]
+    assert json.loads(set_aside(raw)[0][2]) == {"text": '5,"Monitor 15"",9.99'}
+
+
 def test_a_last_cell_with_line_breaks_at_the_end_of_the_file_is_kept(tmp_path: Path) -> None:
     raw = read(tmp_path / "a.csv", 'item_id,title\n1,"a\nb\n"')
     assert raw.table.to_pylist() == [{"item_id": "1", "title": "a\nb\n"}]
