@@ -260,11 +260,17 @@ def test_new_items_in_a_history_are_read_by_a_run_with_features_and_counted_by_o
     assert facts(id_only.recommend("u000"))["events_unreadable"] == 2
     with pytest.raises(BadInput, match="can read none of the 1 events of user 'u901'"):
         id_only.recommend("u901")
-    run = runs.open_run(store, "sasrec-id-001")
+
+
+def test_an_item_without_a_training_event_says_nothing_in_a_history_of_ids(store: Path) -> None:
+    config = Config.of(items="id", width=8, heads=1, layers=1, length=6, epochs=1, hide_items=0.2)
+    run = fit(opened(store, 1), config, runs.allot(store, "hidden"), device="cpu")
     untrained = str(run.item_ids[run.counts == 0][0])  # of the run's own vocabulary
-    assert facts(id_only.recommend(history=["i000", untrained]))["events_unreadable"] == 1
+    trained = str(run.item_ids[run.counts > 0][0])
+    asked = retriever(store, run.name, release=1)
+    assert facts(asked.recommend(history=[trained, untrained]))["events_unreadable"] == 1
     with pytest.raises(BadInput, match="can read none of the 1 events of this history"):
-        id_only.recommend(history=[untrained])
+        asked.recommend(history=[untrained])
 
 
 def test_a_removed_item_still_counts_as_history(store: Path) -> None:
